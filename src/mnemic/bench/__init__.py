@@ -1,0 +1,1 @@
+"""Benchmarks, and systems under test (ours and peers) behind one interface."""

@@ -1,0 +1,1 @@
+"""The vocabulary of mnemic. No I/O; nothing third-party but pydantic."""

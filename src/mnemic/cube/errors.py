@@ -1,0 +1,113 @@
+"""Every error mnemic raises on purpose. Each message says what was wrong, what is allowed and what to do next.
+
+MnemicError
+├── InvalidInput              a value handed in cannot be used; nothing was written
+│   ├── InvalidOption         an option or argument is unknown, missing or out of range
+│   ├── InvalidText           text is empty, too long, or not valid Unicode
+│   ├── InvalidVector         a vector has the wrong shape, or holds NaN or infinity
+│   ├── InvalidTime           a time could not be read
+│   ├── InvalidFilter         `where` names an unknown field or operator
+│   ├── ScopeRequired         a read or write names no user and no agent
+│   └── InvalidFile           an import file is not what it was said to be
+├── IdempotencyConflict       the caller's id is taken by other content
+├── NotFound                  no such cube, version, change or file
+├── VaultError                the vault cannot be opened or written
+│   ├── NotAVault             the file exists and is something else, or is damaged
+│   ├── VaultTooNew           written by a later mnemic
+│   ├── VaultReadOnly         the file or folder may not be written
+│   ├── VaultFull             the disk is full; what was acknowledged is safe
+│   ├── VaultBusy             another process held the write lock for too long
+│   ├── VaultClosed           used after close()
+│   └── NetworkFileSystem     SQLite is not safe there
+├── EmbedderMismatch          the vault's vectors come from another embedder
+├── ModelError                an embedder or language model failed or answered badly
+└── MissingExtra              an optional part is not installed
+"""
+
+
+class MnemicError(Exception):
+    """Base of every error that mnemic raises on purpose."""
+
+
+class InvalidInput(MnemicError, ValueError):
+    """A value handed in cannot be used; nothing was written."""
+
+
+class InvalidOption(InvalidInput):
+    """An option or argument is unknown, missing or out of range."""
+
+
+class InvalidText(InvalidInput):
+    """Text is empty, too long, or not valid Unicode."""
+
+
+class InvalidVector(InvalidInput):
+    """A vector has the wrong shape, or holds NaN or infinity."""
+
+
+class InvalidTime(InvalidInput):
+    """A time could not be read."""
+
+
+class InvalidFilter(InvalidInput):
+    """`where` names an unknown field or operator."""
+
+
+class ScopeRequired(InvalidInput):
+    """A read or write names no user and no agent."""
+
+
+class InvalidFile(InvalidInput):
+    """An import file is not what it was said to be."""
+
+
+class IdempotencyConflict(MnemicError):
+    """The caller's id is taken by other content."""
+
+
+class NotFound(MnemicError, LookupError):
+    """No such cube, version, change or file."""
+
+
+class VaultError(MnemicError):
+    """The vault cannot be opened or written."""
+
+
+class NotAVault(VaultError):
+    """The file exists and is something else, or is damaged."""
+
+
+class VaultTooNew(VaultError):
+    """The vault was written by a later mnemic."""
+
+
+class VaultReadOnly(VaultError):
+    """The file or its folder may not be written."""
+
+
+class VaultFull(VaultError):
+    """The disk is full; what was acknowledged before is safe."""
+
+
+class VaultBusy(VaultError):
+    """Another process held the write lock for too long."""
+
+
+class VaultClosed(VaultError):
+    """Used after close()."""
+
+
+class NetworkFileSystem(VaultError):
+    """SQLite's locks and shared memory are not safe on a network file system."""
+
+
+class EmbedderMismatch(MnemicError):
+    """The vault's vectors come from another embedder."""
+
+
+class ModelError(MnemicError):
+    """An embedder or language model failed or answered badly."""
+
+
+class MissingExtra(MnemicError, ImportError):
+    """An optional part is not installed."""

@@ -1,0 +1,142 @@
+"""The vocabulary: MemCube, its header, scope, provenance and life cycle. Immutable values without I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from enum import IntEnum
+from typing import Any, Final, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from mnemic.cube.errors import InvalidOption
+
+
+class Kind(IntEnum):
+    """What a payload is: told, computed or learned (MemOS §3)."""
+
+    plaintext = 0
+    activation = 1
+    parametric = 2
+
+
+class Origin(IntEnum):
+    """Who a cube comes from. No fact rests on `model` alone."""
+
+    user = 0
+    model = 1
+    derived = 2
+    imported = 3
+    trained = 4
+
+
+class State(IntEnum):
+    """Life cycle (MemOS §5.2)."""
+
+    generated = 0
+    activated = 1
+    merged = 2
+    archived = 3
+    expired = 4
+
+
+class Unset:
+    """The type of ANY: a scope field that was left out of a read."""
+
+    def __repr__(self) -> str:
+        return "ANY"
+
+
+ANY: Final = Unset()
+ScopeField = str | None | Unset
+
+
+class Scope(NamedTuple):
+    """The exact tuple a cube belongs to. None is "unset", a value of its own; matching is exact, never by prefix."""
+
+    tenant: str
+    user: str | None = None
+    agent: str | None = None
+    session: str | None = None
+
+
+def check_scope_field(field: str, value: object) -> str | None:
+    """A scope field is text of 1 to 512 characters without NUL, or None. Raises InvalidOption."""
+    if value is None:
+        return None
+    if not isinstance(value, str) or not value or len(value) > 512 or "\x00" in value:
+        raise InvalidOption(f"{field}={value!r:.80} must be text of 1 to 512 characters, or None for 'unset'")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidOption(f"{field}={value!r:.80} is not valid Unicode ({error.reason})") from error
+    return value
+
+
+class _Value(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Place(_Value):
+    """Where a text stands in its source: characters [start, end) of `total`, piece `part`, and the line if known."""
+
+    source: str | None = None
+    start: int = 0
+    end: int
+    total: int
+    part: int = 0
+    line: int | None = None
+
+
+class Source(_Value):
+    """One citation of a derived cube: a version, the digest it had, and the span that was used."""
+
+    version_id: str
+    digest: str
+    start: int = 0
+    end: int | None = None
+
+
+class Header(_Value):
+    """All that is known about a cube beside its payload. Usage counts live beside it, so reading rewrites nothing."""
+
+    scope: Scope
+    origin: Origin
+    at: datetime
+    recorded_at: datetime
+    role: str | None = None
+    name: str | None = None
+    valid_from: datetime | None = None
+    valid_to: datetime | None = None
+    expires_at: datetime | None = None
+    state: State = State.generated
+    labels: tuple[str, ...] = ()
+    sources: tuple[Source, ...] = ()
+    place: Place | None = None
+    recalled: tuple[tuple[int, int], ...] = ()
+    metadata: Mapping[str, Any] = Field(default_factory=dict)
+
+
+class MemCube(_Value):
+    """The unit of memory: an id for life, one state of it, and its payload (verbatim UTF-8 for plaintext)."""
+
+    id: str
+    version_id: str
+    kind: Kind
+    header: Header
+    payload: bytes = Field(repr=False)
+    client_id: str | None = None
+    deleted: bool = False
+
+    @property
+    def text(self) -> str:
+        """The payload of a plaintext cube, exactly as it was told."""
+        return self.payload.decode()
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        return self.header.metadata
+
+    def __repr__(self) -> str:
+        said = self.text if self.kind is Kind.plaintext else f"<{len(self.payload)} bytes>"
+        return f"MemCube({self.id}, {said if len(said) <= 80 else said[:77] + '…'!r})"

@@ -1,0 +1,1 @@
+"""Derived, rebuildable structures over the vault."""

@@ -1,0 +1,1 @@
+"""Text memory, in the order data flows: ingest, recall, compose."""

@@ -1,0 +1,1 @@
+"""Ranked cubes in, a context that fits a token budget out."""

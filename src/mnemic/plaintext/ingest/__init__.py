@@ -1,0 +1,1 @@
+"""Messages and files in, raw cubes out."""
