@@ -1,0 +1,187 @@
+"""One code path for both databases: statements written in SQLAlchemy Core, compiled once, run on the driver's cursor.
+
+A dialect (`sqlite.py`, `postgres.py`) knows how to connect, how to begin, and which typed error a driver's error is.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, Protocol
+
+from sqlalchemy import BindParameter, bindparam
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.sql import ClauseElement
+
+from mnemic.cube.errors import VaultClosed
+
+Row = tuple[Any, ...]
+Params = Mapping[str, Any]
+
+_DIALECTS = {
+    "sqlite": sqlite.dialect(paramstyle="named"),  # type: ignore[no-untyped-call]
+    "postgresql": postgresql.dialect(paramstyle="pyformat"),  # type: ignore[no-untyped-call]
+}
+_IN_SIZES = (1, 16, 256)  # values per IN list; a list is padded to the next size, so that three texts serve all
+
+
+class Statement:
+    """A Core statement and its SQL text and constants per dialect, compiled at first use."""
+
+    __slots__ = ("_compiled", "_element")
+
+    def __init__(self, element: ClauseElement) -> None:
+        self._element = element
+        self._compiled: dict[str, tuple[str, dict[str, Any]]] = {}
+
+    def bind(self, dialect: str, params: Params) -> tuple[str, Params]:
+        """The SQL text, and `params` with the constants that the statement itself holds."""
+        if (found := self._compiled.get(dialect)) is None:
+            compiled = self._element.compile(dialect=_DIALECTS[dialect])
+            constants = {name: value for name, value in compiled.params.items() if value is not None}
+            found = self._compiled[dialect] = (str(compiled), constants)
+        text, constants = found
+        return text, {**constants, **params} if constants else params
+
+
+class InStatement:
+    """A statement with one IN list: `build` gets its bind parameters."""
+
+    __slots__ = ("_sizes",)
+
+    def __init__(self, build: Callable[[Sequence[BindParameter[Any]]], ClauseElement]) -> None:
+        self._sizes = [(n, Statement(build([bindparam(f"in_{i}") for i in range(n)]))) for n in _IN_SIZES]
+
+    def parts(self, values: Sequence[Any]) -> Iterator[tuple[Statement, dict[str, Any]]]:
+        largest = _IN_SIZES[-1]
+        for start in range(0, len(values), largest):
+            part = values[start : start + largest]
+            size, statement = next(item for item in self._sizes if item[0] >= len(part))
+            yield statement, {f"in_{i}": part[min(i, len(part) - 1)] for i in range(size)}
+
+
+class Transaction:
+    """A cursor inside one transaction."""
+
+    __slots__ = ("_cursor", "dialect")
+
+    def __init__(self, cursor: Any, dialect: str) -> None:
+        self._cursor = cursor
+        self.dialect = dialect
+
+    def rows(self, statement: Statement, params: Params) -> list[Row]:
+        self._cursor.execute(*statement.bind(self.dialect, params))
+        return self._cursor.fetchall()  # type: ignore[no-any-return]
+
+    def row(self, statement: Statement, params: Params) -> Row | None:
+        self._cursor.execute(*statement.bind(self.dialect, params))
+        return self._cursor.fetchone()  # type: ignore[no-any-return]
+
+    def rows_in(self, statement: InStatement, params: Params, values: Sequence[Any]) -> Iterator[Row]:
+        """Rows for any number of values. O(values / 256) round trips."""
+        for part, padded in statement.parts(values):
+            yield from self.rows(part, {**params, **padded})
+
+    def run(self, statement: Statement, params: Params) -> int:
+        self._cursor.execute(*statement.bind(self.dialect, params))
+        return self._cursor.rowcount  # type: ignore[no-any-return]
+
+    def many(self, statement: Statement, params: Sequence[Params]) -> None:
+        if len(params) == 1:
+            self._cursor.execute(*statement.bind(self.dialect, params[0]))
+        elif params:
+            bound = [statement.bind(self.dialect, row) for row in params]
+            self._cursor.executemany(bound[0][0], [row for _, row in bound])
+
+    def script(self, text: str) -> None:
+        """One literal statement without parameters: DDL of migrations only."""
+        self._cursor.execute(text)
+
+
+class Database(Protocol):
+    """What the vault asks of a dialect."""
+
+    dialect: str
+    location: str  # for messages: a path, or a URL without its password
+
+    def write(self) -> AbstractContextManager[Transaction]:
+        """A transaction that holds the right to write; commits durably on leaving, rolls back on an exception."""
+        ...
+
+    def read(self) -> AbstractContextManager[Transaction]:
+        """A transaction that sees one snapshot."""
+        ...
+
+    def backup(self, name: str) -> str | None:
+        """Copy what is committed; the place of the copy, or None where the server's own backups do this."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Pool:
+    """Idle connections, last in first out. Thread-safe; a forked child starts empty.
+
+    Connections inherited through fork are kept referenced and unused: closing one in the child would tell SQLite
+    that the last user of the file is gone.
+    """
+
+    def __init__(self, connect: Callable[[], Any]) -> None:
+        self._connect = connect
+        self._idle: list[Any] = []
+        self._closed = False
+        self._inherited: list[Any] = []
+        self._lock = threading.Lock()
+        _pools.add(self)
+
+    @contextmanager
+    def connection(self) -> Iterator[Any]:
+        with self._lock:
+            if self._closed:
+                raise VaultClosed("this vault was closed; open it again with mnemic.open(...)")
+            connection = self._idle.pop() if self._idle else None
+        if connection is None:
+            connection = self._connect()
+        healthy = False
+        owner = os.getpid()
+        try:
+            yield connection
+            healthy = True
+        finally:
+            if os.getpid() == owner:
+                self._give_back(connection, healthy)
+
+    def _give_back(self, connection: Any, healthy: bool) -> None:
+        with self._lock:
+            keep = healthy and not self._closed and len(self._idle) < 8
+            if keep:
+                self._idle.append(connection)
+        if not keep:
+            connection.close()
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.close()
+
+    def after_fork(self) -> None:
+        self._lock = threading.Lock()
+        self._inherited.extend(self._idle)
+        self._idle = []
+
+
+_pools: weakref.WeakSet[Pool] = weakref.WeakSet()
+
+
+def _reset_after_fork() -> None:
+    for pool in list(_pools):
+        pool.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_reset_after_fork)

@@ -1,0 +1,85 @@
+"""The shared database: PostgreSQL through psycopg 3. The one file of the vault that knows PostgreSQL."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from mnemic.cube.checks import require_extra
+from mnemic.cube.errors import MnemicError, VaultBusy, VaultError, VaultFull, VaultReadOnly
+from mnemic.vault.database import Pool, Transaction
+
+_LOCK_TIMEOUT_MS = 30_000
+
+
+class Postgres:
+    """A database by URL. Raises VaultError and its kinds; the password never shows in a message."""
+
+    dialect = "postgresql"
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self.location = re.sub(r"(://[^:/@?]+):[^@/]*@", r"\1:***@", url)
+        self._psycopg: Any = require_extra("psycopg", extra="postgres")
+        self._pool = Pool(self._connect)
+        with self._typed_errors(), self._pool.connection():
+            pass  # fail at open, not at the first use
+
+    def _connect(self) -> Any:
+        connection = self._psycopg.connect(self._url, autocommit=True)
+        connection.execute(f"SET lock_timeout = {_LOCK_TIMEOUT_MS}")
+        connection.execute("SET synchronous_commit = on")
+        return connection
+
+    @contextmanager
+    def write(self) -> Iterator[Transaction]:
+        with self._transaction("BEGIN ISOLATION LEVEL READ COMMITTED") as transaction:
+            yield transaction
+
+    @contextmanager
+    def read(self) -> Iterator[Transaction]:
+        with self._transaction("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY") as transaction:
+            yield transaction
+
+    @contextmanager
+    def _transaction(self, begin: str) -> Iterator[Transaction]:
+        with self._typed_errors(), self._pool.connection() as connection:
+            cursor = connection.cursor()
+            cursor.execute(begin)
+            try:
+                yield Transaction(cursor, self.dialect)
+                cursor.execute("COMMIT")
+            except BaseException:
+                if not connection.closed:
+                    connection.execute("ROLLBACK")
+                raise
+
+    def backup(self, name: str) -> None:  # noqa: ARG002
+        """The server's own backups do this; a copy from inside a transaction would not be one."""
+        return
+
+    def close(self) -> None:
+        self._pool.close()
+
+    @contextmanager
+    def _typed_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except self._psycopg.Error as error:
+            if isinstance(error, MnemicError):
+                raise
+            raise self._typed(error) from error
+
+    def _typed(self, error: Any) -> VaultError:
+        state = error.sqlstate or ""
+        said = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        said = said.replace(self._url, self.location)
+        if state in ("55P03", "40P01", "40001"):
+            return VaultBusy(f"{self.location}: another transaction held the lock; nothing was written, try again")
+        if state.startswith("53"):
+            return VaultFull(f"{self.location}: the server is out of resources ({said}); nothing was written")
+        if state in ("25006", "42501"):
+            return VaultReadOnly(f"{self.location}: {said}. The role needs the right to create and write tables.")
+        return VaultError(f"{self.location}: {said}")

@@ -1,0 +1,102 @@
+"""Statements that read: spaces, scopes, cubes, versions. Every one names its tenant."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+from mnemic.vault import tables
+from mnemic.vault.database import InStatement, Statement
+
+_space, _scope, _version, _cube, _change, _model = (
+    tables.space,
+    tables.scope,
+    tables.version,
+    tables.cube,
+    tables.change,
+    tables.model,
+)
+_p = sa.bindparam
+
+_columns = (
+    _version.c.seq,
+    _version.c.cube,
+    _version.c.version,
+    _version.c.scope,
+    _version.c.kind,
+    _version.c.origin,
+    _version.c.deleted,
+    _version.c.at,
+    _version.c.recorded_at,
+    _version.c.valid_from,
+    _version.c.valid_to,
+    _version.c.expires_at,
+    _version.c.header,
+    _version.c.payload,
+    _cube.c.state,
+)
+_heads = _version.join(_cube, sa.and_(_cube.c.tenant == _version.c.tenant, _cube.c.cube == _version.c.cube))
+_in_space = (_version.c.tenant == _p("t"), _version.c.space == _p("s"))
+
+space_of_user = Statement(
+    sa.select(_space.c.space, _space.c.epoch).where(_space.c.tenant == _p("t"), _space.c.user_key == _p("k"))
+)
+spaces = Statement(
+    sa.select(_space.c.space, _space.c.user_name, _space.c.last_seq)
+    .where(_space.c.tenant == _p("t"))
+    .order_by(_space.c.space)
+)
+scopes = Statement(
+    sa.select(_scope.c.scope, _scope.c.names)
+    .where(_scope.c.tenant == _p("t"), _scope.c.space == _p("s"))
+    .order_by(_scope.c.scope)
+)
+scope_by_key = Statement(
+    sa.select(_scope.c.scope, _scope.c.first_seq).where(_scope.c.tenant == _p("t"), _scope.c.space == _p("s"), _scope.c.scope_key == _p("k"))
+)
+stored_at = InStatement(lambda values: sa.select(*_columns).select_from(_heads).where(*_in_space, _version.c.seq.in_(values)))
+stored_after = Statement(
+    sa.select(*_columns)
+    .select_from(_heads)
+    .where(*_in_space, _version.c.seq > _p("seq"), _cube.c.head_seq == _version.c.seq, _version.c.deleted == 0)
+    .order_by(_version.c.seq)
+    .limit(_p("n", type_=sa.BigInteger))
+)
+head_of = Statement(
+    sa.select(_cube.c.space, *_columns)
+    .select_from(_heads)
+    .where(_cube.c.tenant == _p("t"), _cube.c.cube == _p("c"), _version.c.version == _cube.c.head)
+)
+history_of = Statement(
+    sa.select(_cube.c.space, *_columns)
+    .select_from(_heads)
+    .where(_version.c.tenant == _p("t"), _version.c.cube == _p("c"))
+    .order_by(_version.c.recorded_at, _version.c.version)
+)
+# Every version's digest: an import that is repeated after an update is no conflict.
+clients_in_scope = InStatement(
+    lambda values: sa.select(_cube.c.client_key, _cube.c.cube, _cube.c.head_seq, _cube.c.deleted, _version.c.digest)
+    .select_from(_cube.join(_version, sa.and_(_version.c.tenant == _cube.c.tenant, _version.c.cube == _cube.c.cube)))
+    .where(
+        _cube.c.tenant == _p("t"), _cube.c.space == _p("s"), _cube.c.scope == _p("sc"), _cube.c.client_key.in_(values)
+    )
+)
+first_told = Statement(  # what was first told in a scope, in order; `seq` is the scope's first_seq
+    sa.select(_version.c.digest, _version.c.cube)
+    .where(*_in_space, _version.c.seq >= _p("seq"), _version.c.scope == _p("sc"), _version.c.parent.is_(None))
+    .order_by(_version.c.seq)
+    .limit(_p("n", type_=sa.BigInteger))
+)
+headers_in_space = Statement(
+    sa.select(_version.c.seq, _version.c.header).where(*_in_space, _version.c.seq > _p("seq")).order_by(_version.c.seq)
+)
+models = Statement(
+    sa.select(_model.c.model, _model.c.name, _model.c.dim, _model.c.active)
+    .where(_model.c.tenant == _p("t"))
+    .order_by(_model.c.model)
+)
+changes_after = Statement(
+    sa.select(_change.c.seq, _change.c.change_id, _change.c.op, _change.c.at, _change.c.reason)
+    .where(_change.c.tenant == _p("t"), _change.c.space == _p("s"), _change.c.seq > _p("seq"))
+    .order_by(_change.c.seq)
+    .limit(_p("n", type_=sa.BigInteger))
+)

@@ -1,0 +1,196 @@
+"""The embedded database: SQLite in WAL with synchronous=FULL, many processes on one file, one writer at a time.
+
+The one file of the vault that knows SQLite. Durability: `synchronous=FULL` syncs the log at every commit (and
+`fullfsync` asks macOS for a real one), so what was acknowledged survives a crash of the process and of the machine.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import sqlite3
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+from mnemic.cube.errors import (
+    MnemicError,
+    NetworkFileSystem,
+    NotAVault,
+    VaultBusy,
+    VaultClosed,
+    VaultError,
+    VaultFull,
+    VaultReadOnly,
+)
+from mnemic.vault.database import Pool, Transaction
+
+BUSY_TIMEOUT_S = 30
+APPLICATION_ID = 0x6D6E6D63  # "mnmc", so that file(1) and others can tell
+_OLDEST = (3, 37, 0)
+_NETWORK = frozenset(
+    "nfs nfs4 cifs smb smb2 smb3 smbfs 9p afs ncpfs ceph glusterfs fuse.sshfs fuse.glusterfs fuse.s3fs fuse.rclone "
+    "fuse.gcsfuse davfs fuse.davfs2 lustre beegfs webdav".split()
+)
+
+
+class SQLite:
+    """One file. Raises VaultError and its kinds; never a driver's own error."""
+
+    dialect = "sqlite"
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path).expanduser().absolute()
+        self.location = str(self.path)
+        if sqlite3.sqlite_version_info < _OLDEST:
+            raise VaultError(f"SQLite {sqlite3.sqlite_version} is too old; mnemic needs 3.37 or later (newer Python)")
+        self._refuse_what_cannot_be_a_vault()
+        self._readers = Pool(self._connect)
+        self._writers = Pool(self._connect)
+        self._write_lock = threading.Lock()
+        self._pid = os.getpid()
+        with self._typed_errors():  # fail at open, not at the first use
+            self._prepare()
+
+    def _refuse_what_cannot_be_a_vault(self) -> None:
+        folder = self.path.parent
+        if self.path.is_dir():
+            raise NotAVault(f"{self.path} is a folder; name a file in it, such as {self.path / 'memory.db'}")
+        if not folder.is_dir():
+            raise VaultError(f"the folder {folder} does not exist; create it first, or choose another path")
+        kind = file_system(folder)
+        if kind in _NETWORK:
+            raise NetworkFileSystem(
+                f"{folder} is on a network file system ({kind}), where SQLite's locks are not safe and memories would "
+                "be lost. Keep the file on a local disk, or use a shared vault: mnemic.open('postgresql://…')."
+            )
+        if self.path.exists() and self.path.stat().st_size:
+            with self._typed_errors(), open(self.path, "rb") as file:
+                if file.read(16) != b"SQLite format 3\x00":
+                    raise NotAVault(f"{self.path} is not a mnemic vault (not an SQLite file). Choose another path.")
+
+    def _prepare(self) -> None:
+        with self._readers.connection() as connection:
+            mode = connection.execute("PRAGMA journal_mode").fetchone()[0]
+            if mode != "wal":
+                mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+            if mode != "wal":
+                raise VaultError(f"{self.path}: SQLite could not switch to WAL here (mode {mode}); use a local disk")
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            self.path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False, cached_statements=256
+        )
+        connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_S * 1000}")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA fullfsync = ON")  # macOS; no effect elsewhere
+        connection.execute("PRAGMA secure_delete = ON")
+        connection.execute("PRAGMA temp_store = MEMORY")
+        return connection
+
+    @contextmanager
+    def write(self) -> Iterator[Transaction]:
+        if os.getpid() != self._pid:  # a lock that a thread of the parent held at the fork is nobody's here
+            self._pid, self._write_lock = os.getpid(), threading.Lock()
+        with self._typed_errors(), self._write_lock, self._writers.connection() as connection:
+            cursor = connection.cursor()
+            cursor.execute("BEGIN IMMEDIATE")
+            try:
+                yield Transaction(cursor, self.dialect)
+                cursor.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:
+                    cursor.execute("ROLLBACK")
+                raise
+
+    @contextmanager
+    def read(self) -> Iterator[Transaction]:
+        with self._typed_errors(), self._readers.connection() as connection:
+            cursor = connection.cursor()
+            cursor.execute("BEGIN")
+            try:
+                yield Transaction(cursor, self.dialect)
+            finally:
+                if connection.in_transaction:
+                    cursor.execute("ROLLBACK")
+
+    def backup(self, name: str) -> str:
+        """Copy the committed state beside the file. Called under the write lock, so nothing newer exists."""
+        target = self.path.with_name(f"{self.path.name}.{name}")
+        with self._readers.connection() as source, closing(sqlite3.connect(target)) as copy:
+            source.backup(copy)
+        return str(target)
+
+    def close(self) -> None:
+        self._readers.close()
+        self._writers.close()
+
+    @contextmanager
+    def _typed_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.Error, OSError) as error:
+            if isinstance(error, MnemicError):
+                raise
+            raise self._typed(error) from error
+
+    def _typed(self, error: sqlite3.Error | OSError) -> VaultError:
+        code: Any = getattr(error, "sqlite_errorname", None) or ""
+        number = getattr(error, "errno", None)
+        if "closed database" in str(error):
+            return VaultClosed("this vault was closed; open it again with mnemic.open(...)")
+        if code.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+            return VaultBusy(
+                f"{self.path}: another process kept the write lock for over {BUSY_TIMEOUT_S} s. Nothing was written; "
+                "try again, and look for a process that is stuck."
+            )
+        full = code == "SQLITE_FULL" or number == errno.ENOSPC
+        if full or (code.startswith("SQLITE_IOERR") and shutil.disk_usage(self.path.parent).free < 1 << 20):
+            return VaultFull(
+                f"{self.path}: the disk is full. This change was not written; all that was acknowledged before is "
+                "safe. Free some space and try again."
+            )
+        if code.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM")) or number in (
+            errno.EACCES,
+            errno.EPERM,
+            errno.EROFS,
+        ):
+            return VaultReadOnly(
+                f"{self.path}: the file and its folder must be writable (also its -wal and -shm beside it). "
+                f"Check the permissions, or copy the vault elsewhere. [{error}]"
+            )
+        if code in ("SQLITE_NOTADB", "SQLITE_CORRUPT") or code.startswith("SQLITE_CORRUPT"):
+            return NotAVault(
+                f"{self.path} is damaged or not a vault [{error}]. Run `mnemic doctor {self.path}`; restore a backup "
+                "if one exists."
+            )
+        return VaultError(f"{self.path}: {error}")
+
+
+def file_system(folder: Path, mounts: str | None = None) -> str:
+    """The type of the file system that holds `folder`, such as "ext4" or "nfs4"; "" where it cannot be known.
+
+    Linux reads /proc/self/mountinfo; Windows asks for remote drives. On macOS it is not known and not refused.
+    """
+    if sys.platform == "win32":
+        import ctypes
+
+        return "smb" if ctypes.windll.kernel32.GetDriveTypeW(str(folder.anchor)) == 4 else ""
+    if mounts is None:
+        try:
+            mounts = Path("/proc/self/mountinfo").read_text()
+        except OSError:
+            return ""
+    wanted = os.path.realpath(folder)
+    best, kind = "", ""
+    for line in mounts.splitlines():
+        fields, _, rest = line.partition(" - ")
+        point = fields.split(" ")[4].replace("\\040", " ")
+        inside = wanted == point or wanted.startswith(point.rstrip("/") + "/")
+        if inside and len(point) >= len(best):
+            best, kind = point, rest.split(" ", 1)[0]
+    return kind

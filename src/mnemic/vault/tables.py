@@ -1,0 +1,156 @@
+"""The vault's tables, declared once for SQLite and PostgreSQL.
+
+`id` columns are 16 bytes, times are microseconds UTC, `🔑` columns are keyed HMACs (never a plain hash of content).
+Truth: change, version, edge, erased: rows are inserted and never updated; only erase deletes them. Everything else
+is a projection that can be rebuilt from truth. Every key starts with `tenant` (sharding, row-level security).
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+metadata = sa.MetaData()
+
+_bytes = sa.LargeBinary
+_int = sa.BigInteger
+_text = sa.Text
+
+
+def _table(name: str, *items: sa.SchemaItem) -> sa.Table:
+    # Small rows clustered on their key: one B-tree a table, and a scope loads by one range scan.
+    return sa.Table(name, metadata, *items, sqlite_with_rowid=False)
+
+
+meta = _table("meta", sa.Column("key", _text, primary_key=True), sa.Column("value", _bytes, nullable=False))
+
+tenant = _table("tenant", sa.Column("tenant", _text, primary_key=True), sa.Column("last_space", _int, nullable=False))
+
+space = _table(
+    "space",  # one per (tenant, user): the unit of index, ordering and erasure
+    sa.Column("tenant", _text, primary_key=True),
+    sa.Column("space", _int, primary_key=True, autoincrement=False),
+    sa.Column("user_key", _bytes, nullable=False),  # 🔑
+    sa.Column("user_name", _bytes),  # NULL: user unset
+    sa.Column("last_seq", _int, nullable=False),
+    sa.Column("last_time", _int, nullable=False),
+    sa.Column("last_scope", _int, nullable=False),
+    sa.Column("epoch", _int, nullable=False),
+    sa.UniqueConstraint("tenant", "user_key", name="space_user"),
+)
+
+scope = _table(
+    "scope",  # exact (user, agent, session), interned
+    sa.Column("tenant", _text, primary_key=True),
+    sa.Column("space", _int, primary_key=True, autoincrement=False),
+    sa.Column("scope", _int, primary_key=True, autoincrement=False),
+    sa.Column("scope_key", _bytes, nullable=False),  # 🔑
+    sa.Column("names", _bytes, nullable=False),  # JSON [agent, session]
+    sa.Column("first_seq", _int, nullable=False),  # nothing was told in this scope before
+    sa.UniqueConstraint("tenant", "space", "scope_key", name="scope_names"),
+)
+
+change = _table(
+    "change",  # one row per call and space; seq is that of the last of its versions
+    sa.Column("tenant", _text, primary_key=True),
+    sa.Column("space", _int, primary_key=True, autoincrement=False),
+    sa.Column("seq", _int, primary_key=True, autoincrement=False),
+    sa.Column("change_id", _bytes, nullable=False),
+    sa.Column("op", _text, nullable=False),
+    sa.Column("principal", _bytes),
+    sa.Column("at", _int, nullable=False),
+    sa.Column("reason", _bytes),
+    sa.Column("undoes", _bytes),
+    sa.Index("change_by_id", "tenant", "change_id"),
+)
+
+version = _table(
+    "version",
+    sa.Column("tenant", _text, primary_key=True),
+    sa.Column("space", _int, primary_key=True, autoincrement=False),
+    sa.Column("seq", _int, primary_key=True, autoincrement=False),
+    sa.Column("cube", _bytes, nullable=False),
+    sa.Column("version", _bytes, nullable=False),
+    sa.Column("parent", _bytes),
+    sa.Column("scope", _int, nullable=False),
+    sa.Column("kind", _int, nullable=False),
+    sa.Column("origin", _int, nullable=False),
+    sa.Column("deleted", _int, nullable=False),
+    sa.Column("at", _int, nullable=False),
+    sa.Column("recorded_at", _int, nullable=False),
+    sa.Column("valid_from", _int),
+    sa.Column("valid_to", _int),
+    sa.Column("expires_at", _int),
+    sa.Column("digest", _bytes, nullable=False),  # 🔑 of kind, role, name, place and payload
+    sa.Column("header", _bytes, nullable=False),  # JSON, only what differs from the default
+    sa.Column("payload", _bytes, nullable=False),
+    sa.Column("blob", _bytes),
+    sa.Index("version_by_cube", "tenant", "cube", "recorded_at"),
+    sa.Index("version_by_id", "tenant", "version", unique=True),
+)
+
+edge = _table(
+    "edge",  # role: 0 source, 1 parent, 2 supersedes, 3 contradicts
+    sa.Column("tenant", _text, primary_key=True),
+    sa.Column("space", _int, primary_key=True, autoincrement=False),
+    sa.Column("version", _bytes, primary_key=True),
+    sa.Column("role", _int, primary_key=True, autoincrement=False),
+    sa.Column("target", _bytes, primary_key=True),  # a version id
+    sa.Column("span_start", _int, primary_key=True, autoincrement=False),
+    sa.Column("span_end", _int),
+    sa.Column("target_digest", _bytes),
+    sa.Index("edge_by_target", "tenant", "target"),
+)
+
+erased = _table(
+    "erased",
+    sa.Column("tenant", _text, primary_key=True),
+    sa.Column("cube_key", _bytes, primary_key=True),  # 🔑
+    sa.Column("space", _int, nullable=False),
+    sa.Column("seq", _int, nullable=False),
+)
+
+cube = _table(
+    "cube",  # projection: the head of each cube
+    sa.Column("tenant", _text, primary_key=True),
+    sa.Column("cube", _bytes, primary_key=True),
+    sa.Column("space", _int, nullable=False),
+    sa.Column("scope", _int, nullable=False),
+    sa.Column("head", _bytes, nullable=False),
+    sa.Column("head_seq", _int, nullable=False),
+    sa.Column("deleted", _int, nullable=False),
+    sa.Column("state", _int, nullable=False),
+    sa.Column("stale_since", _int),
+    sa.Column("conflict", _int, nullable=False),
+    sa.Column("client_key", _bytes),  # 🔑
+    sa.Index(
+        "cube_by_client_key",
+        "tenant",
+        "space",
+        "scope",
+        "client_key",
+        unique=True,
+        sqlite_where=sa.text("client_key IS NOT NULL"),
+        postgresql_where=sa.text("client_key IS NOT NULL"),
+    ),
+    sa.Index("cube_stale", "tenant", "space", "stale_since", sqlite_where=sa.text("stale_since IS NOT NULL"),
+             postgresql_where=sa.text("stale_since IS NOT NULL")),
+)
+
+feature = _table(
+    "feature",  # model 0: lexical; others: token ids or a float16 vector. By seq first: an add touches one page
+    sa.Column("tenant", _text, primary_key=True),
+    sa.Column("space", _int, primary_key=True, autoincrement=False),
+    sa.Column("seq", _int, primary_key=True, autoincrement=False),
+    sa.Column("model", _int, primary_key=True, autoincrement=False),
+    sa.Column("data", _bytes, nullable=False),
+)
+
+model = _table(
+    "model",
+    sa.Column("tenant", _text, primary_key=True),
+    sa.Column("model", _int, primary_key=True, autoincrement=False),
+    sa.Column("name", _text, nullable=False),
+    sa.Column("dim", _int, nullable=False),
+    sa.Column("active", _int, nullable=False),
+    sa.UniqueConstraint("tenant", "name", name="model_name"),
+)

@@ -1,0 +1,442 @@
+"""Vault: where cubes live. Durable, versioned, scoped; knows nothing of ranking or models."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import sqlalchemy as sa
+
+from mnemic.cube.errors import IdempotencyConflict, InvalidOption, NotFound
+from mnemic.cube.ids import id_bytes, id_text
+from mnemic.cube.model import MemCube, Scope, check_scope_field
+from mnemic.vault import log, reading, tables, writing
+from mnemic.vault.codec import Draft, Stored, client_key, digest, mac
+from mnemic.vault.database import Database, Statement, Transaction
+from mnemic.vault.migrations import get_meta, migrate
+from mnemic.vault.sqlite import SQLite
+from mnemic.vault.writing import Change, Parent, SpaceGone, Target
+
+_p = sa.bindparam
+_add_tenant = Statement(sa.text("INSERT INTO tenant (tenant, last_space) VALUES (:t, 0) ON CONFLICT DO NOTHING"))
+_next_space = Statement(
+    sa.update(tables.tenant)
+    .where(tables.tenant.c.tenant == _p("t"))
+    .values(last_space=tables.tenant.c.last_space + 1)
+    .returning(tables.tenant.c.last_space)
+)
+_add_space = Statement(sa.insert(tables.space))
+_next_scope = Statement(
+    sa.update(tables.space)
+    .where(tables.space.c.tenant == _p("t"), tables.space.c.space == _p("s"))
+    .values(last_scope=tables.space.c.last_scope + 1)
+    .returning(tables.space.c.last_scope, tables.space.c.last_seq)
+)
+_add_scope = Statement(sa.insert(tables.scope))
+_add_model = Statement(sa.insert(tables.model))
+_activate = Statement(
+    sa.update(tables.model)
+    .where(tables.model.c.tenant == _p("t"))
+    .values(active=sa.case((tables.model.c.model == _p("m", type_=sa.BigInteger), 1), else_=0))
+)
+_bump_epochs = Statement(
+    sa.update(tables.space).where(tables.space.c.tenant == _p("t")).values(epoch=tables.space.c.epoch + 1)
+)
+LEXICAL = 0  # the feature model of hashed terms; dense models count from 1
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one draft of an `append`: its stored row, and why it was not stored now (None: it was)."""
+
+    row: Stored | None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    change: Change | None
+    outcomes: tuple[Outcome, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRow:
+    """An embedder that this vault has vectors of."""
+
+    number: int
+    name: str
+    dim: int
+    active: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SpaceRow:
+    space: int
+    user: str | None
+    last_seq: int
+
+
+def connect(url: str | os.PathLike[str]) -> Database:
+    """A database by path, sqlite:///path or postgresql://…; raises InvalidOption for any other scheme."""
+    if isinstance(url, os.PathLike):
+        return SQLite(url)
+    if not isinstance(url, str) or not url:
+        raise InvalidOption(f"vault={url!r} must be a path, sqlite:///path or postgresql://…")
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        if url == ":memory:":
+            raise InvalidOption("a vault is a file, so that nothing is lost; for a test use a temporary folder")
+        return SQLite(url)
+    if scheme == "sqlite":
+        return SQLite(rest.removeprefix("/") or ".")
+    if scheme in ("postgresql", "postgres"):
+        from mnemic.vault.postgres import Postgres
+
+        return Postgres(url)
+    raise InvalidOption(f"cannot open a vault at {scheme}://…; use a path, sqlite:///path or postgresql://…")
+
+
+class Vault:
+    """One tenant's cubes in one database. Thread-safe; other processes may use the same database."""
+
+    def __init__(self, database: Database, *, tenant: str = "default") -> None:
+        self.database = database
+        self.tenant = check_scope_field("tenant", tenant) or ""
+        if not self.tenant:
+            raise InvalidOption("tenant must be named")
+        migrate(database)
+        with database.read() as transaction:
+            self._key = get_meta(transaction, "mac_key") or b""
+        with database.write() as transaction:
+            transaction.run(_add_tenant, {"t": self.tenant})
+        self._spaces: dict[str | None, int] = {}
+        self._scopes: dict[Scope, tuple[int, int]] = {}  # number, first_seq
+        self._names: dict[tuple[int, int], Scope] = {}
+
+    # --- writing -------------------------------------------------------------------------------------------------
+
+    def append(self, scope: Scope, drafts: Sequence[Draft], *, op: str = "add", reason: str | None = None) -> Appended:
+        """Store drafts durably in one transaction and one scope; the outcome of each, in order. O(drafts).
+
+        A draft whose client id is known returns the cube that is there (or, if that was deleted, none). Two or more
+        drafts without any client id that begin with all that the scope was ever told are recognised as a repeated
+        history, and only the rest is stored. Raises IdempotencyConflict when a known client id says something else;
+        then nothing is stored.
+        """
+        for _ in range(3):
+            try:
+                with self.database.write() as transaction:
+                    target = self._target(transaction, scope)
+                    known = self._known(transaction, target, drafts)
+                    fresh = [draft for i, draft in enumerate(drafts) if i not in known]
+                    change = writing.insert(transaction, target, self._key, fresh, op=op, reason=reason) if fresh else None
+            except SpaceGone:
+                self._forget(scope)
+                continue
+            self._remember(target)
+            rows = iter(change.stored if change else ())
+            outcomes = tuple(known[i] if i in known else Outcome(next(rows)) for i in range(len(drafts)))
+            return Appended(change, outcomes)
+        raise NotFound(f"the memory of user {scope.user!r} is being erased; try again")
+
+    def revise(self, cube: str, change: Mapping[str, Any], *, reason: str | None = None) -> tuple[Change, Scope]:
+        """A new version of a cube with other fields of Draft; raises NotFound. `payload` brings its own features."""
+        with self.database.write() as transaction:
+            space, row = self._head(transaction, cube)
+            if row.deleted:
+                raise NotFound(f"cube {cube} was deleted; restore it before you update it")
+            names = self._scope_names(transaction, space, row.scope)
+            target = Target(self.tenant, space, row.scope, names)
+            draft = replace(row.draft(), **change)
+            parent = Parent(row.cube, row.version)
+            done = writing.insert(
+                transaction, target, self._key, [draft], op="update", reason=reason, parents=[parent]
+            )
+        return done, names
+
+    def remove(self, cubes: Sequence[str], *, reason: str | None = None) -> list[tuple[Change, Scope]]:
+        """Tombstones for cubes, in one transaction; one change a scope. Raises NotFound before anything is written."""
+        with self.database.write() as transaction:
+            heads: dict[tuple[int, int], list[Parent]] = {}
+            for cube in dict.fromkeys(cubes):
+                space, row = self._head(transaction, cube)
+                if not row.deleted:
+                    heads.setdefault((space, row.scope), []).append(Parent(row.cube, row.version))
+            done = []
+            for (space, scope), parents in sorted(heads.items()):  # ascending, so that two removals cannot deadlock
+                names = self._scope_names(transaction, space, scope)
+                target = Target(self.tenant, space, scope, names)
+                tombstones = [Draft(payload=b"")] * len(parents)
+                change = writing.insert(
+                    transaction, target, self._key, tombstones, op="delete", reason=reason, parents=parents, deleted=True
+                )
+                done.append((change, names))
+        return done
+
+    def put_features(self, space: int, model: int, rows: Mapping[int, bytes]) -> None:
+        """Store write-time features that came later, such as vectors of a remote embedder."""
+        with self.database.write() as transaction:
+            writing.put_features(transaction, self.tenant, space, model, rows)
+
+    # --- embedders -----------------------------------------------------------------------------------------------
+
+    def models(self) -> list[ModelRow]:
+        with self.database.read() as transaction:
+            return [ModelRow(n, name, dim, bool(on)) for n, name, dim, on in transaction.rows(reading.models, {"t": self.tenant})]
+
+    def add_model(self, name: str, dim: int) -> ModelRow:
+        """The row of an embedder, made if new; the first dense one becomes active."""
+        with self.database.write() as transaction:
+            rows = transaction.rows(reading.models, {"t": self.tenant})
+            for number, known, known_dim, on in rows:
+                if known == name:
+                    return ModelRow(number, known, known_dim, bool(on))
+            number = max((row[0] for row in rows), default=0) + 1
+            active = not any(row[3] for row in rows)
+            transaction.run(
+                _add_model, {"tenant": self.tenant, "model": number, "name": name, "dim": dim, "active": int(active)}
+            )
+            return ModelRow(number, name, dim, active)
+
+    def activate_model(self, number: int) -> None:
+        """Make an embedder the one that is searched; every process drops its indexes."""
+        with self.database.write() as transaction:
+            transaction.run(_activate, {"t": self.tenant, "m": number})
+            transaction.run(_bump_epochs, {"t": self.tenant})
+
+    # --- reading -------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Snapshot]:
+        """One consistent view; what is read in it belongs together."""
+        with self.database.read() as transaction:
+            yield Snapshot(self, transaction)
+
+    def close(self) -> None:
+        self.database.close()
+
+    # --- inside --------------------------------------------------------------------------------------------------
+
+    def _target(self, transaction: Transaction, scope: Scope) -> Target:
+        space = self._spaces.get(scope.user)
+        if space is None:
+            space = self._find_space(transaction, scope.user) or self._make_space(transaction, scope.user)
+        number, first_seq = self._scopes.get(scope) or self._intern_scope(transaction, space, scope)
+        return Target(self.tenant, space, number, scope, first_seq)
+
+    def _find_space(self, transaction: Transaction, user: str | None) -> int | None:
+        found = transaction.row(reading.space_of_user, {"t": self.tenant, "k": mac(self._key, "user", user)})
+        return found[0] if found else None
+
+    def _make_space(self, transaction: Transaction, user: str | None) -> int:
+        (number,) = transaction.row(_next_space, {"t": self.tenant}) or (0,)  # locks the tenant's row
+        again = self._find_space(transaction, user)  # another process may have made it while we waited
+        if again is not None:
+            return again
+        row = {
+            "tenant": self.tenant,
+            "space": number,
+            "user_key": mac(self._key, "user", user),
+            "user_name": None if user is None else user.encode(),
+            "last_seq": 0,
+            "last_time": 0,
+            "last_scope": 0,
+            "epoch": 0,
+        }
+        transaction.run(_add_space, row)
+        return int(number)
+
+    def _intern_scope(self, transaction: Transaction, space: int, scope: Scope) -> tuple[int, int]:
+        key = mac(self._key, "scope", scope.user, scope.agent, scope.session)
+        look = {"t": self.tenant, "s": space, "k": key}
+        if found := transaction.row(reading.scope_by_key, look):
+            return found[0], found[1]
+        taken = transaction.row(_next_scope, {"t": self.tenant, "s": space})  # locks the space's row
+        if taken is None:
+            raise SpaceGone
+        if found := transaction.row(reading.scope_by_key, look):  # made by another process while we waited
+            return found[0], found[1]
+        number, first_seq = taken[0], taken[1] + 1
+        row = {
+            "tenant": self.tenant,
+            "space": space,
+            "scope": number,
+            "scope_key": key,
+            "names": json.dumps([scope.agent, scope.session], ensure_ascii=False).encode(),
+            "first_seq": first_seq,
+        }
+        transaction.run(_add_scope, row)
+        return number, first_seq
+
+    def _known(self, transaction: Transaction, target: Target, drafts: Sequence[Draft]) -> dict[int, Outcome]:
+        """Drafts that need not be stored, by position."""
+        keys = {
+            i: client_key(self._key, draft.client_id, draft.place.part if draft.place else 0)
+            for i, draft in enumerate(drafts)
+            if draft.client_id is not None
+        }
+        if keys:
+            return self._known_by_id(transaction, target, drafts, keys)
+        return self._repeated_history(transaction, target, drafts) if len(drafts) > 1 else {}
+
+    def _known_by_id(
+        self, transaction: Transaction, target: Target, drafts: Sequence[Draft], keys: Mapping[int, bytes]
+    ) -> dict[int, Outcome]:
+        if len(set(keys.values())) < len(keys):
+            raise IdempotencyConflict("one id stands for several messages of this call; ids are unique in a scope")
+        known: dict[bytes, tuple[int, bool, set[bytes]]] = {}
+        params = {"t": target.tenant, "s": target.space, "sc": target.scope}
+        for key, _, seq, deleted, said in transaction.rows_in(reading.clients_in_scope, params, list(keys.values())):
+            known.setdefault(bytes(key), (seq, bool(deleted), set()))[2].add(bytes(said))
+        for i, key in keys.items():
+            if key in known and digest(self._key, drafts[i]) not in known[key][2]:
+                raise IdempotencyConflict(
+                    f"id {drafts[i].client_id!r} is taken by other content in this scope. To change what it says use "
+                    "update(id, …); to keep both, give this one another id. Nothing was stored."
+                )
+        rows = self._rows(transaction, target.space, [seq for seq, deleted, _ in known.values() if not deleted])
+        out: dict[int, Outcome] = {}
+        for i, key in keys.items():
+            if key in known:
+                seq, deleted, _ = known[key]
+                out[i] = (
+                    Outcome(None, "was deleted; a deleted id stays deleted")
+                    if deleted
+                    else Outcome(rows[seq], "already stored under this id")
+                )
+        return out
+
+    def _repeated_history(
+        self, transaction: Transaction, target: Target, drafts: Sequence[Draft]
+    ) -> dict[int, Outcome]:
+        """O(1) where the first message differs; O(versions since the scope began) where the history is repeated."""
+        params = {"t": target.tenant, "s": target.space, "sc": target.scope, "seq": target.first_seq}
+        first = transaction.row(reading.first_told, {**params, "n": 1})
+        if first is None or bytes(first[0]) != digest(self._key, drafts[0]):
+            return {}
+        told = transaction.rows(reading.first_told, {**params, "n": len(drafts) + 1})
+        if len(told) > len(drafts) or any(
+            bytes(row[0]) != digest(self._key, draft) for row, draft in zip(told, drafts, strict=False)
+        ):
+            return {}
+        heads = [self._head(transaction, id_text(bytes(cube)))[1] for _, cube in told]
+        return {
+            i: Outcome(None if head.deleted else head, "repeats the session's history") for i, head in enumerate(heads)
+        }
+
+    def _head(self, transaction: Transaction, cube: str) -> tuple[int, Stored]:
+        found = transaction.row(reading.head_of, {"t": self.tenant, "c": id_bytes(cube)})
+        if found is None:
+            raise NotFound(f"no cube {cube} in this vault")
+        return int(found[0]), stored(found[1:])
+
+    def _rows(self, transaction: Transaction, space: int, seqs: Sequence[int]) -> dict[int, Stored]:
+        rows = transaction.rows_in(reading.stored_at, {"t": self.tenant, "s": space}, seqs)
+        return {row[0]: stored(row) for row in rows}
+
+    def _scope_names(self, transaction: Transaction, space: int, scope: int) -> Scope:
+        if (names := self._names.get((space, scope))) is None:
+            self._names.update(self._all_scopes(transaction, space))
+            names = self._names[space, scope]
+        return names
+
+    def _all_scopes(self, transaction: Transaction, space: int) -> dict[tuple[int, int], Scope]:
+        users = {row[0]: row[1] for row in transaction.rows(reading.spaces, {"t": self.tenant})}
+        user = None if users[space] is None else bytes(users[space]).decode()
+        rows = transaction.rows(reading.scopes, {"t": self.tenant, "s": space})
+        return {(space, number): Scope(self.tenant, user, *json.loads(names)) for number, names in rows}
+
+    def _remember(self, target: Target) -> None:
+        self._spaces[target.names.user] = target.space
+        self._scopes[target.names] = (target.scope, target.first_seq)
+        self._names[target.space, target.scope] = target.names
+
+    def _forget(self, scope: Scope) -> None:
+        space = self._spaces.pop(scope.user, None)
+        self._scopes = {names: kept for names, kept in self._scopes.items() if names.user != scope.user}
+        self._names = {key: names for key, names in self._names.items() if key[0] != space}
+
+
+class Snapshot:
+    """Reads inside one transaction of a Vault."""
+
+    def __init__(self, vault: Vault, transaction: Transaction) -> None:
+        self._vault = vault
+        self._transaction = transaction
+        self._tenant = vault.tenant
+
+    def spaces(self) -> list[SpaceRow]:
+        rows = self._transaction.rows(reading.spaces, {"t": self._tenant})
+        return [SpaceRow(space, None if name is None else bytes(name).decode(), seq) for space, name, seq in rows]
+
+    def space_of(self, user: str | None) -> int | None:
+        space = self._vault._spaces.get(user)
+        return space if space is not None else self._vault._find_space(self._transaction, user)
+
+    def scopes(self, space: int) -> dict[int, Scope]:
+        return {number: names for (_, number), names in self._vault._all_scopes(self._transaction, space).items()}
+
+    def position(self, space: int) -> log.Position | None:
+        return log.position(self._transaction, self._tenant, space)
+
+    def since(self, space: int, seq: int, model: int | None) -> list[log.LogRow]:
+        return log.since(self._transaction, self._tenant, space, seq, model)
+
+    def features_after(self, space: int, seq: int, model: int) -> dict[int, bytes]:
+        return log.features_after(self._transaction, self._tenant, space, seq, model)
+
+    def headers(self, space: int, after: int = 0) -> dict[int, bytes]:
+        """seq -> header JSON of every version after `after`."""
+        rows = self._transaction.rows(reading.headers_in_space, {"t": self._tenant, "s": space, "seq": after})
+        return dict(rows)
+
+    def cubes(self, space: int, seqs: Sequence[int]) -> list[MemCube]:
+        """The versions at these seqs, in the order asked. O(seqs)."""
+        rows = self._vault._rows(self._transaction, space, seqs)
+        return [rows[seq].cube_in(self._names(space, rows[seq].scope)) for seq in seqs]
+
+    def live_after(self, space: int, seq: int, limit: int) -> list[tuple[int, MemCube]]:
+        """Live heads in seq order, for walks over everything (export, re-embedding)."""
+        params = {"t": self._tenant, "s": space, "seq": seq, "n": limit}
+        rows = [stored(row) for row in self._transaction.rows(reading.stored_after, params)]
+        return [(row.seq, row.cube_in(self._names(space, row.scope))) for row in rows]
+
+    def head(self, cube: str) -> MemCube:
+        """The current state, tombstones included; raises NotFound."""
+        space, row = self._vault._head(self._transaction, cube)
+        return row.cube_in(self._names(space, row.scope))
+
+    def history(self, cube: str) -> list[MemCube]:
+        """Every version, oldest first; raises NotFound."""
+        rows = self._transaction.rows(reading.history_of, {"t": self._tenant, "c": id_bytes(cube)})
+        if not rows:
+            raise NotFound(f"no cube {cube} in this vault")
+        return [stored(row[1:]).cube_in(self._names(row[0], row[3 + 1])) for row in rows]
+
+    def feature_count(self, space: int, model: int) -> int:
+        return log.feature_count(self._transaction, self._tenant, space, model)
+
+    def _names(self, space: int, scope: int) -> Scope:
+        return self._vault._scope_names(self._transaction, space, scope)
+
+
+def stored(row: Sequence[Any]) -> Stored:
+    """A row of `reading`'s columns."""
+    return Stored(*row)
+
+
+def open_vault(url: str | os.PathLike[str], *, tenant: str = "default") -> Vault:
+    """Open or create a vault; raises VaultError and its kinds."""
+    database = connect(url)
+    try:
+        return Vault(database, tenant=tenant)
+    except BaseException:
+        database.close()
+        raise
+
+
+__all__: Collection[str] = ("LEXICAL", "Appended", "Change", "ModelRow", "Outcome", "Snapshot", "Vault", "open_vault")

@@ -1,0 +1,194 @@
+"""Writes: each is one transaction that allocates seqs, inserts versions, moves heads and marks what became stale."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from mnemic.cube.ids import id_text, named_id, new_ids
+from mnemic.cube.model import Scope, State
+from mnemic.cube.times import now
+from mnemic.vault import lineage, log, tables
+from mnemic.vault.codec import Draft, Stored, client_key, digest, encode_header, mac
+from mnemic.vault.database import Statement, Transaction
+
+_p = sa.bindparam
+_cube = tables.cube
+_insert_change = Statement(sa.insert(tables.change))
+_insert_version = Statement(sa.insert(tables.version))
+_insert_cube = Statement(sa.insert(_cube))
+_insert_feature = Statement(sa.insert(tables.feature))
+_drop_feature = Statement(
+    sa.delete(tables.feature).where(
+        tables.feature.c.tenant == _p("tenant"),
+        tables.feature.c.space == _p("space"),
+        tables.feature.c.model == _p("model"),
+        tables.feature.c.seq == _p("seq"),
+    )
+)
+_move_head = Statement(
+    sa.update(_cube)
+    .where(_cube.c.tenant == _p("t"), _cube.c.cube == _p("c"))
+    .values(head=_p("head_"), head_seq=_p("head_seq_"), deleted=_p("deleted_"))
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where a write goes: a space and an interned scope of it."""
+
+    tenant: str
+    space: int
+    scope: int
+    names: Scope
+    first_seq: int = 0  # nothing was told in this scope before
+
+
+@dataclass(frozen=True, slots=True)
+class Parent:
+    """The head that a new version follows."""
+
+    cube: bytes
+    version: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What a write did. `change_id` and `seq` are None when nothing had to be written."""
+
+    change_id: str | None
+    epoch: int
+    seq: int | None
+    stored: tuple[Stored, ...]
+
+
+class SpaceGone(Exception):
+    """The space was erased or renumbered since it was looked up: look again."""
+
+
+def insert(
+    transaction: Transaction,
+    target: Target,
+    key: bytes,
+    drafts: Sequence[Draft],
+    *,
+    op: str,
+    reason: str | None = None,
+    parents: Sequence[Parent] | None = None,
+    deleted: bool = False,
+) -> Change:
+    """Store drafts as new cubes, or, with `parents`, as the next versions of existing ones. O(drafts).
+
+    Raises SpaceGone before anything is written.
+    """
+    count = len(drafts)
+    tenant, space = target.tenant, target.space
+    clock = now()
+    taken = log.allocate(transaction, tenant, space, count, clock)
+    if taken is None:
+        raise SpaceGone
+    first_seq, first_time = taken.last_seq - count + 1, taken.last_time - count + 1
+    ids = new_ids(1 + count if parents else 1 + 2 * count)
+    versions, features, cubes, stored = [], [], [], []
+    for i, draft in enumerate(drafts):
+        seq, recorded_at, version_id = first_seq + i, first_time + i, ids[1 + i]
+        part = draft.place.part if draft.place else 0
+        keyed = None if draft.client_id is None else client_key(key, draft.client_id, part)
+        if parents:
+            cube_id, parent = parents[i].cube, parents[i].version
+        else:
+            parent = None
+            cube_id = ids[1 + count + i] if keyed is None else _cube_id(target, draft.client_id or "", part)
+        at = recorded_at if draft.at is None else draft.at
+        header = encode_header(draft)
+        versions.append(
+            {
+                "tenant": tenant,
+                "space": space,
+                "seq": seq,
+                "cube": cube_id,
+                "version": version_id,
+                "parent": parent,
+                "scope": target.scope,
+                "kind": int(draft.kind),
+                "origin": int(draft.origin),
+                "deleted": int(deleted),
+                "at": at,
+                "recorded_at": recorded_at,
+                "valid_from": draft.valid_from,
+                "valid_to": draft.valid_to,
+                "expires_at": draft.expires_at,
+                "digest": digest(key, draft),
+                "header": header,
+                "payload": draft.payload,
+                "blob": None,
+            }
+        )
+        if parents:
+            cubes.append({"t": tenant, "c": cube_id, "head_": version_id, "head_seq_": seq, "deleted_": int(deleted)})
+        else:
+            cubes.append(
+                {
+                    "tenant": tenant,
+                    "cube": cube_id,
+                    "space": space,
+                    "scope": target.scope,
+                    "head": version_id,
+                    "head_seq": seq,
+                    "deleted": 0,
+                    "state": int(State.generated),
+                    "stale_since": None,
+                    "conflict": 0,
+                    "client_key": keyed,
+                }
+            )
+        for model, data in draft.features.items():
+            features.append({"tenant": tenant, "space": space, "model": model, "seq": seq, "data": data})
+        stored.append(
+            Stored(
+                seq, cube_id, version_id, target.scope, int(draft.kind), int(draft.origin), int(deleted), at,
+                recorded_at, draft.valid_from, draft.valid_to, draft.expires_at, header, draft.payload,
+                int(State.generated),
+            )
+        )  # fmt: skip
+    transaction.many(
+        _insert_change,
+        [
+            {
+                "tenant": tenant,
+                "space": space,
+                "seq": taken.last_seq,
+                "change_id": ids[0],
+                "op": op,
+                "principal": None,
+                "at": first_time,
+                "reason": None if reason is None else reason.encode(),
+                "undoes": None,
+            }
+        ],
+    )
+    transaction.many(_insert_version, versions)
+    transaction.many(_move_head if parents else _insert_cube, cubes)
+    transaction.many(_insert_feature, features)
+    for draft, row in zip(drafts, stored, strict=True):
+        if draft.sources:
+            lineage.cite(transaction, tenant, space, row.version, draft.sources)
+    if parents:
+        lineage.restate(transaction, tenant, [row.cube for row in stored], first_time)
+    return Change(id_text(ids[0]), taken.epoch, taken.last_seq, tuple(stored))
+
+
+def put_features(
+    transaction: Transaction, tenant: str, space: int, model: int, rows: Mapping[int, bytes]
+) -> None:
+    """Store features of one model for these seqs, replacing what was there."""
+    keys = [{"tenant": tenant, "space": space, "model": model, "seq": seq} for seq in rows]
+    transaction.many(_drop_feature, keys)
+    transaction.many(_insert_feature, [{**key, "data": rows[key["seq"]]} for key in keys])  # type: ignore[index]
+
+
+def _cube_id(target: Target, client_id: str, part: int) -> bytes:
+    """The id of a record that brought its own: the same in every vault that imports it into the same scope."""
+    return named_id(mac(b"mnemic cube id", *target.names, client_id, part))
