@@ -12,7 +12,12 @@ from mnemic.cube.errors import InvalidOption, MissingExtra
 def require_positive(**options: float) -> None:
     """Raise InvalidOption unless every option is a finite number above zero."""
     for name, value in options.items():
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value <= 0:
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, int | float)
+            or not math.isfinite(value)
+            or value <= 0
+        ):
             raise InvalidOption(f"{name} must be a number above 0, got {value!r}")
 
 
@@ -29,5 +34,6 @@ def require_extra(module: str, *, extra: str) -> ModuleType:
         return importlib.import_module(module)
     except ImportError as error:
         raise MissingExtra(
-            f"{module} is needed here and cannot be imported ({error}). Install it with: pip install 'mnemic[{extra}]'"
+            f"{module} is needed here and cannot be imported ({error}). Install it with: pip install "
+            f"'mnemic[{extra}]'"
         ) from error

@@ -1,4 +1,5 @@
-"""Every error mnemic raises on purpose. Each message says what was wrong, what is allowed and what to do next.
+"""Every error mnemic raises on purpose. Each message says what was wrong, what is allowed and what to do
+next.
 
 MnemicError
 ├── InvalidInput              a value handed in cannot be used; nothing was written

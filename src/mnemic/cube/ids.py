@@ -1,4 +1,7 @@
-"""Ids: 16 bytes inside, canonical UUID text outside. UUIDv7 by default, UUIDv5 where the caller gave an id."""
+"""Ids: 16 bytes inside, canonical UUID text outside.
+
+UUIDv7 by default, UUIDv5 where the caller gave an id.
+"""
 
 from __future__ import annotations
 
@@ -53,4 +56,6 @@ def id_bytes(text: str) -> bytes:
     try:
         return uuid.UUID(text).bytes
     except (ValueError, AttributeError, TypeError) as error:
-        raise InvalidOption(f"{text!r} is not a cube id: expected a UUID such as {id_text(_NAMESPACE)}") from error
+        raise InvalidOption(
+            f"{text!r} is not a cube id: expected a UUID such as {id_text(_NAMESPACE)}"
+        ) from error

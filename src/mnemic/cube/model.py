@@ -52,7 +52,10 @@ ScopeField = str | None | Unset
 
 
 class Scope(NamedTuple):
-    """The exact tuple a cube belongs to. None is "unset", a value of its own; matching is exact, never by prefix."""
+    """The exact tuple a cube belongs to. None is "unset", a value of its own;
+
+    matching is exact, never by prefix.
+    """
 
     tenant: str
     user: str | None = None
@@ -78,7 +81,10 @@ class _Value(BaseModel):
 
 
 class Place(_Value):
-    """Where a text stands in its source: characters [start, end) of `total`, piece `part`, and the line if known."""
+    """Where a text stands in its source:
+
+    characters [start, end) of `total`, piece `part`, and the line if known.
+    """
 
     source: str | None = None
     start: int = 0
@@ -98,7 +104,10 @@ class Source(_Value):
 
 
 class Header(_Value):
-    """All that is known about a cube beside its payload. Usage counts live beside it, so reading rewrites nothing."""
+    """All that is known about a cube beside its payload.
+
+    Usage counts live beside it, so reading rewrites nothing.
+    """
 
     scope: Scope
     origin: Origin

@@ -17,8 +17,8 @@ from mnemic.cube.times import to_datetime
 class Draft:
     """A cube that is not stored yet. Times are microseconds UTC; `features` maps model numbers to bytes.
 
-    `client_id` is the caller's, unique in its exact scope; a long text has several pieces under one client id, told
-    apart by `place.part`.
+    `client_id` is the caller's, unique in its exact scope; a long text has several pieces under one client
+    id, told apart by `place.part`.
     """
 
     payload: bytes
@@ -53,7 +53,10 @@ def mac(key: bytes, *parts: str | bytes | int | None) -> bytes:
 
 
 def digest(key: bytes, draft: Draft) -> bytes:
-    """What a cube says, who says it and where it stands in its source: equal digests are the same statement."""
+    """What a cube says, who says it and where it stands in its source:
+
+    equal digests are the same statement.
+    """
     place = draft.place
     return mac(
         key,

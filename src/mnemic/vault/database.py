@@ -1,13 +1,14 @@
-"""One code path for both databases: statements written in SQLAlchemy Core, compiled once, run on the driver's cursor.
+"""One code path for both databases: statements written in SQLAlchemy Core, compiled once, run on the driver's
+cursor.
 
-A dialect (`sqlite.py`, `postgres.py`) knows how to connect, how to begin, and which typed error a driver's error is.
+A dialect (`sqlite.py`, `postgres.py`) knows how to connect, how to begin, and which typed error a driver's
+error is.
 """
 
 from __future__ import annotations
 
 import os
 import threading
-import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
@@ -22,10 +23,15 @@ Row = tuple[Any, ...]
 Params = Mapping[str, Any]
 
 _DIALECTS = {
-    "sqlite": sqlite.dialect(paramstyle="named"),  # type: ignore[no-untyped-call]
+    "sqlite": sqlite.dialect(paramstyle="named"),
     "postgresql": postgresql.dialect(paramstyle="pyformat"),  # type: ignore[no-untyped-call]
 }
-_IN_SIZES = (1, 16, 256)  # values per IN list; a list is padded to the next size, so that three texts serve all
+_MAX_IDLE = 8
+_IN_SIZES = (
+    1,
+    16,
+    256,
+)  # values per IN list; a list is padded to the next size, so that three texts serve all
 
 
 class Statement:
@@ -108,7 +114,10 @@ class Database(Protocol):
     location: str  # for messages: a path, or a URL without its password
 
     def write(self) -> AbstractContextManager[Transaction]:
-        """A transaction that holds the right to write; commits durably on leaving, rolls back on an exception."""
+        """A transaction that holds the right to write;
+
+        commits durably on leaving, rolls back on an exception.
+        """
         ...
 
     def read(self) -> AbstractContextManager[Transaction]:
@@ -122,66 +131,73 @@ class Database(Protocol):
     def close(self) -> None: ...
 
 
+class ForkSafeLock:
+    """A lock that a forked child finds free, whoever held it in the parent."""
+
+    def __init__(self) -> None:
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> None:
+        if os.getpid() != self._pid:
+            self._pid, self._lock = os.getpid(), threading.Lock()
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        if os.getpid() == self._pid:
+            self._lock.release()
+
+
 class Pool:
     """Idle connections, last in first out. Thread-safe; a forked child starts empty.
 
-    Connections inherited through fork are kept referenced and unused: closing one in the child would tell SQLite
-    that the last user of the file is gone.
+    Connections inherited through fork are kept referenced and unused: closing one in the child would tell
+    SQLite that the last user of the file is gone.
     """
 
-    def __init__(self, connect: Callable[[], Any]) -> None:
+    def __init__(self, connect: Callable[[], Any], *, usable: Callable[[Any], bool] = lambda _: True) -> None:
         self._connect = connect
+        self._usable = usable
         self._idle: list[Any] = []
-        self._closed = False
         self._inherited: list[Any] = []
-        self._lock = threading.Lock()
-        _pools.add(self)
+        self._closed = False
+        self._pid = os.getpid()
+        self._lock = ForkSafeLock()
 
     @contextmanager
     def connection(self) -> Iterator[Any]:
         with self._lock:
+            self._leave_inherited()
             if self._closed:
                 raise VaultClosed("this vault was closed; open it again with mnemic.open(...)")
             connection = self._idle.pop() if self._idle else None
         if connection is None:
             connection = self._connect()
-        healthy = False
         owner = os.getpid()
         try:
             yield connection
-            healthy = True
         finally:
             if os.getpid() == owner:
-                self._give_back(connection, healthy)
-
-    def _give_back(self, connection: Any, healthy: bool) -> None:
-        with self._lock:
-            keep = healthy and not self._closed and len(self._idle) < 8
-            if keep:
-                self._idle.append(connection)
-        if not keep:
-            connection.close()
+                self._give_back(connection)
 
     def close(self) -> None:
         with self._lock:
+            self._leave_inherited()
             self._closed = True
             idle, self._idle = self._idle, []
         for connection in idle:
             connection.close()
 
-    def after_fork(self) -> None:
-        self._lock = threading.Lock()
-        self._inherited.extend(self._idle)
-        self._idle = []
+    def _give_back(self, connection: Any) -> None:
+        with self._lock:
+            keep = not self._closed and len(self._idle) < _MAX_IDLE and self._usable(connection)
+            if keep:
+                self._idle.append(connection)
+        if not keep:
+            connection.close()
 
-
-_pools: weakref.WeakSet[Pool] = weakref.WeakSet()
-
-
-def _reset_after_fork() -> None:
-    for pool in list(_pools):
-        pool.after_fork()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_reset_after_fork)
+    def _leave_inherited(self) -> None:
+        if os.getpid() != self._pid:
+            self._pid = os.getpid()
+            self._inherited.extend(self._idle)
+            self._idle = []

@@ -1,8 +1,9 @@
-"""The change log: every change has a `seq`, rising within its space in commit order; readers ask what came after.
+"""The change log: every change has a `seq`, rising within its space in commit order; readers ask what came
+after.
 
-`seq` is allocated by updating the space's row, the first write of its transaction to that space, so whoever writes
-next waits for this commit: a reader that has seen seq 7 can never miss a later-committed 6. (A database sequence
-hands out 7 before 6 has committed.)
+`seq` is allocated by updating the space's row, the first write of its transaction to that space, so whoever
+writes next waits for this commit: a reader that has seen seq 7 can never miss a later-committed 6. (A
+database sequence hands out 7 before 6 has committed.)
 """
 
 from __future__ import annotations
@@ -62,8 +63,6 @@ _features_after = Statement(
     )
     .order_by(_feature.c.seq)
 )
-_features_of_space = Statement(sa.select(sa.func.count()).select_from(_feature).where(
-    _feature.c.tenant == _p("t"), _feature.c.space == _p("s"), _feature.c.model == _p("model")))
 
 
 class Position(NamedTuple):
@@ -113,21 +112,22 @@ def position(transaction: Transaction, tenant: str, space: int) -> Position | No
     return Position(*found) if found else None
 
 
-def since(transaction: Transaction, tenant: str, space: int, seq: int, model: int | None) -> list[LogRow]:
-    """Every version after `seq`, in seq order, with its lexical feature and that of `model`. Three range scans."""
+def since(
+    transaction: Transaction, tenant: str, space: int, seq: int, *, lexical: int, dense: int | None
+) -> list[LogRow]:
+    """Every version after `seq`, in seq order, with its features of two models. Three range scans."""
     base: dict[str, Any] = {"t": tenant, "s": space, "seq": seq}
     versions = transaction.rows(_after, base)
-    lexical = dict(transaction.rows(_features_after, {**base, "model": 0}))
-    dense = features_after(transaction, tenant, space, seq, model) if model is not None else {}
-    return [LogRow(*row, lexical.get(row[0], b""), dense.get(row[0])) for row in versions]
+    terms = features_after(transaction, tenant, space, seq, lexical)
+    vectors = {} if dense is None else features_after(transaction, tenant, space, seq, dense)
+    return [LogRow._make((*row, terms.get(row[0], b""), vectors.get(row[0]))) for row in versions]
 
 
-def features_after(transaction: Transaction, tenant: str, space: int, seq: int, model: int) -> dict[int, bytes]:
-    """seq -> feature of one model, above `seq`."""
-    rows: Sequence[Row] = transaction.rows(_features_after, {"t": tenant, "s": space, "seq": seq, "model": model})
+def features_after(
+    transaction: Transaction, tenant: str, space: int, seq: int, model: int
+) -> dict[int, bytes]:
+    """seq -> feature of one model, above `seq`. One range scan."""
+    rows: Sequence[Row] = transaction.rows(
+        _features_after, {"t": tenant, "s": space, "seq": seq, "model": model}
+    )
     return dict(rows)
-
-
-def feature_count(transaction: Transaction, tenant: str, space: int, model: int) -> int:
-    found = transaction.row(_features_of_space, {"t": tenant, "s": space, "model": model})
-    return int(found[0]) if found else 0

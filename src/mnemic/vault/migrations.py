@@ -1,7 +1,8 @@
-"""Schema versions as an ordered list of plain functions. A new vault runs all of them, an old one those it lacks.
+"""Schema versions as an ordered list of plain functions. A new vault runs all of them, an old one those it
+lacks.
 
-All missing steps run in one transaction under the write lock, after a backup: of two processes that open an old file
-at once, one migrates and the other finds it done. Never edit a step that was released; add one.
+All missing steps run in one transaction under the write lock, after a backup: of two processes that open an
+old file at once, one migrates and the other finds it done. Never edit a step that was released; add one.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ Migration = Callable[[Transaction], None]
 
 _get = Statement(sa.select(tables.meta.c.value).where(tables.meta.c.key == sa.bindparam("key")))
 _set = Statement(
-    sa.update(tables.meta).where(tables.meta.c.key == sa.bindparam("key_")).values(value=sa.bindparam("value"))
+    sa.update(tables.meta)
+    .where(tables.meta.c.key == sa.bindparam("key_"))
+    .values(value=sa.bindparam("value"))
 )
 _add = Statement(sa.insert(tables.meta))
 _sqlite_tables = Statement(sa.text("SELECT name FROM sqlite_master WHERE type = 'table'"))
@@ -39,7 +42,10 @@ def initial(transaction: Transaction) -> None:
             {"key": "mnemic", "value": b"vault"},
             {"key": "format", "value": b"0"},
             {"key": "vault_id", "value": secrets.token_bytes(16)},
-            {"key": "mac_key", "value": secrets.token_bytes(32)},  # keys the HMACs; wrapped once encryption is on
+            {
+                "key": "mac_key",
+                "value": secrets.token_bytes(32),
+            },  # keys the HMACs; wrapped once encryption is on
         ],
     )
 
@@ -60,7 +66,8 @@ def format_version(transaction: Transaction) -> int:
         return 0
     if "meta" not in names or "version" not in names or get_meta(transaction, "mnemic") != b"vault":
         raise NotAVault(
-            f"this database holds other tables ({', '.join(sorted(names)[:5])}), not a mnemic vault. Choose another."
+            f"this database holds other tables ({', '.join(sorted(names)[:5])}), not a mnemic vault. Choose "
+            "another."
         )
     return int(get_meta(transaction, "format") or b"0")
 

@@ -23,7 +23,7 @@ class Postgres:
         self._url = url
         self.location = re.sub(r"(://[^:/@?]+):[^@/]*@", r"\1:***@", url)
         self._psycopg: Any = require_extra("psycopg", extra="postgres")
-        self._pool = Pool(self._connect)
+        self._pool = Pool(self._connect, usable=lambda connection: not connection.closed)
         with self._typed_errors(), self._pool.connection():
             pass  # fail at open, not at the first use
 
@@ -77,9 +77,13 @@ class Postgres:
         said = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         said = said.replace(self._url, self.location)
         if state in ("55P03", "40P01", "40001"):
-            return VaultBusy(f"{self.location}: another transaction held the lock; nothing was written, try again")
+            return VaultBusy(
+                f"{self.location}: another transaction held the lock; nothing was written, try again"
+            )
         if state.startswith("53"):
             return VaultFull(f"{self.location}: the server is out of resources ({said}); nothing was written")
         if state in ("25006", "42501"):
-            return VaultReadOnly(f"{self.location}: {said}. The role needs the right to create and write tables.")
+            return VaultReadOnly(
+                f"{self.location}: {said}. The role needs the right to create and write tables."
+            )
         return VaultError(f"{self.location}: {said}")

@@ -7,13 +7,14 @@ import sqlalchemy as sa
 from mnemic.vault import tables
 from mnemic.vault.database import InStatement, Statement
 
-_space, _scope, _version, _cube, _change, _model = (
+_space, _scope, _version, _cube, _change, _model, _feature = (
     tables.space,
     tables.scope,
     tables.version,
     tables.cube,
     tables.change,
     tables.model,
+    tables.feature,
 )
 _p = sa.bindparam
 
@@ -51,13 +52,19 @@ scopes = Statement(
     .order_by(_scope.c.scope)
 )
 scope_by_key = Statement(
-    sa.select(_scope.c.scope, _scope.c.first_seq).where(_scope.c.tenant == _p("t"), _scope.c.space == _p("s"), _scope.c.scope_key == _p("k"))
+    sa.select(_scope.c.scope, _scope.c.first_seq).where(
+        _scope.c.tenant == _p("t"), _scope.c.space == _p("s"), _scope.c.scope_key == _p("k")
+    )
 )
-stored_at = InStatement(lambda values: sa.select(*_columns).select_from(_heads).where(*_in_space, _version.c.seq.in_(values)))
+stored_at = InStatement(
+    lambda values: sa.select(*_columns).select_from(_heads).where(*_in_space, _version.c.seq.in_(values))
+)
 stored_after = Statement(
     sa.select(*_columns)
     .select_from(_heads)
-    .where(*_in_space, _version.c.seq > _p("seq"), _cube.c.head_seq == _version.c.seq, _version.c.deleted == 0)
+    .where(
+        *_in_space, _version.c.seq > _p("seq"), _cube.c.head_seq == _version.c.seq, _version.c.deleted == 0
+    )
     .order_by(_version.c.seq)
     .limit(_p("n", type_=sa.BigInteger))
 )
@@ -74,10 +81,19 @@ history_of = Statement(
 )
 # Every version's digest: an import that is repeated after an update is no conflict.
 clients_in_scope = InStatement(
-    lambda values: sa.select(_cube.c.client_key, _cube.c.cube, _cube.c.head_seq, _cube.c.deleted, _version.c.digest)
-    .select_from(_cube.join(_version, sa.and_(_version.c.tenant == _cube.c.tenant, _version.c.cube == _cube.c.cube)))
-    .where(
-        _cube.c.tenant == _p("t"), _cube.c.space == _p("s"), _cube.c.scope == _p("sc"), _cube.c.client_key.in_(values)
+    lambda values: (
+        sa.select(_cube.c.client_key, _cube.c.cube, _cube.c.head_seq, _cube.c.deleted, _version.c.digest)
+        .select_from(
+            _cube.join(
+                _version, sa.and_(_version.c.tenant == _cube.c.tenant, _version.c.cube == _cube.c.cube)
+            )
+        )
+        .where(
+            _cube.c.tenant == _p("t"),
+            _cube.c.space == _p("s"),
+            _cube.c.scope == _p("sc"),
+            _cube.c.client_key.in_(values),
+        )
     )
 )
 first_told = Statement(  # what was first told in a scope, in order; `seq` is the scope's first_seq
@@ -87,12 +103,38 @@ first_told = Statement(  # what was first told in a scope, in order; `seq` is th
     .limit(_p("n", type_=sa.BigInteger))
 )
 headers_in_space = Statement(
-    sa.select(_version.c.seq, _version.c.header).where(*_in_space, _version.c.seq > _p("seq")).order_by(_version.c.seq)
+    sa.select(_version.c.seq, _version.c.header)
+    .where(*_in_space, _version.c.seq > _p("seq"))
+    .order_by(_version.c.seq)
 )
 models = Statement(
     sa.select(_model.c.model, _model.c.name, _model.c.dim, _model.c.active)
     .where(_model.c.tenant == _p("t"))
     .order_by(_model.c.model)
+)
+pending = Statement(  # live heads without a feature of a model
+    sa.select(*_columns)
+    .select_from(
+        _heads.outerjoin(
+            _feature,
+            sa.and_(
+                _feature.c.tenant == _version.c.tenant,
+                _feature.c.space == _version.c.space,
+                _feature.c.seq == _version.c.seq,
+                _feature.c.model == _p("model"),
+            ),
+        )
+    )
+    .where(
+        *_in_space,
+        _version.c.seq > _p("seq"),
+        _cube.c.head_seq == _version.c.seq,
+        _version.c.deleted == 0,
+        _version.c.kind == 0,
+        _feature.c.seq.is_(None),
+    )
+    .order_by(_version.c.seq)
+    .limit(_p("n", type_=sa.BigInteger))
 )
 changes_after = Statement(
     sa.select(_change.c.seq, _change.c.change_id, _change.c.op, _change.c.at, _change.c.reason)

@@ -1,7 +1,9 @@
-"""The embedded database: SQLite in WAL with synchronous=FULL, many processes on one file, one writer at a time.
+"""The embedded database: SQLite in WAL with synchronous=FULL, many processes on one file, one writer at a
+time.
 
 The one file of the vault that knows SQLite. Durability: `synchronous=FULL` syncs the log at every commit (and
-`fullfsync` asks macOS for a real one), so what was acknowledged survives a crash of the process and of the machine.
+`fullfsync` asks macOS for a real one), so what was acknowledged survives a crash of the process and of the
+machine.
 """
 
 from __future__ import annotations
@@ -11,7 +13,6 @@ import os
 import shutil
 import sqlite3
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -27,14 +28,36 @@ from mnemic.cube.errors import (
     VaultFull,
     VaultReadOnly,
 )
-from mnemic.vault.database import Pool, Transaction
+from mnemic.vault.database import ForkSafeLock, Pool, Transaction
 
 BUSY_TIMEOUT_S = 30
 APPLICATION_ID = 0x6D6E6D63  # "mnmc", so that file(1) and others can tell
 _OLDEST = (3, 37, 0)
 _NETWORK = frozenset(
-    "nfs nfs4 cifs smb smb2 smb3 smbfs 9p afs ncpfs ceph glusterfs fuse.sshfs fuse.glusterfs fuse.s3fs fuse.rclone "
-    "fuse.gcsfuse davfs fuse.davfs2 lustre beegfs webdav".split()
+    [
+        "nfs",
+        "nfs4",
+        "cifs",
+        "smb",
+        "smb2",
+        "smb3",
+        "smbfs",
+        "9p",
+        "afs",
+        "ncpfs",
+        "ceph",
+        "glusterfs",
+        "fuse.sshfs",
+        "fuse.glusterfs",
+        "fuse.s3fs",
+        "fuse.rclone",
+        "fuse.gcsfuse",
+        "davfs",
+        "fuse.davfs2",
+        "lustre",
+        "beegfs",
+        "webdav",
+    ]
 )
 
 
@@ -47,12 +70,13 @@ class SQLite:
         self.path = Path(path).expanduser().absolute()
         self.location = str(self.path)
         if sqlite3.sqlite_version_info < _OLDEST:
-            raise VaultError(f"SQLite {sqlite3.sqlite_version} is too old; mnemic needs 3.37 or later (newer Python)")
+            raise VaultError(
+                f"SQLite {sqlite3.sqlite_version} is too old; mnemic needs 3.37 or later (newer Python)"
+            )
         self._refuse_what_cannot_be_a_vault()
         self._readers = Pool(self._connect)
         self._writers = Pool(self._connect)
-        self._write_lock = threading.Lock()
-        self._pid = os.getpid()
+        self._write_lock = ForkSafeLock()
         with self._typed_errors():  # fail at open, not at the first use
             self._prepare()
 
@@ -65,13 +89,17 @@ class SQLite:
         kind = file_system(folder)
         if kind in _NETWORK:
             raise NetworkFileSystem(
-                f"{folder} is on a network file system ({kind}), where SQLite's locks are not safe and memories would "
-                "be lost. Keep the file on a local disk, or use a shared vault: mnemic.open('postgresql://…')."
+                f"{folder} is on a network file system ({kind}), where SQLite's locks are not safe and "
+                "memories would "
+                "be lost. Keep the file on a local disk, or use a shared vault: "
+                "mnemic.open('postgresql://…')."
             )
         if self.path.exists() and self.path.stat().st_size:
             with self._typed_errors(), open(self.path, "rb") as file:
                 if file.read(16) != b"SQLite format 3\x00":
-                    raise NotAVault(f"{self.path} is not a mnemic vault (not an SQLite file). Choose another path.")
+                    raise NotAVault(
+                        f"{self.path} is not a mnemic vault (not an SQLite file). Choose another path."
+                    )
 
     def _prepare(self) -> None:
         with self._readers.connection() as connection:
@@ -79,11 +107,17 @@ class SQLite:
             if mode != "wal":
                 mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
             if mode != "wal":
-                raise VaultError(f"{self.path}: SQLite could not switch to WAL here (mode {mode}); use a local disk")
+                raise VaultError(
+                    f"{self.path}: SQLite could not switch to WAL here (mode {mode}); use a local disk"
+                )
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(
-            self.path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False, cached_statements=256
+            self.path,
+            timeout=BUSY_TIMEOUT_S,
+            isolation_level=None,
+            check_same_thread=False,
+            cached_statements=256,
         )
         connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_S * 1000}")
         connection.execute("PRAGMA synchronous = FULL")
@@ -94,8 +128,6 @@ class SQLite:
 
     @contextmanager
     def write(self) -> Iterator[Transaction]:
-        if os.getpid() != self._pid:  # a lock that a thread of the parent held at the fork is nobody's here
-            self._pid, self._write_lock = os.getpid(), threading.Lock()
         with self._typed_errors(), self._write_lock, self._writers.connection() as connection:
             cursor = connection.cursor()
             cursor.execute("BEGIN IMMEDIATE")
@@ -145,13 +177,15 @@ class SQLite:
             return VaultClosed("this vault was closed; open it again with mnemic.open(...)")
         if code.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
             return VaultBusy(
-                f"{self.path}: another process kept the write lock for over {BUSY_TIMEOUT_S} s. Nothing was written; "
+                f"{self.path}: another process kept the write lock for over {BUSY_TIMEOUT_S} s. Nothing was "
+                "written; "
                 "try again, and look for a process that is stuck."
             )
         full = code == "SQLITE_FULL" or number == errno.ENOSPC
         if full or (code.startswith("SQLITE_IOERR") and shutil.disk_usage(self.path.parent).free < 1 << 20):
             return VaultFull(
-                f"{self.path}: the disk is full. This change was not written; all that was acknowledged before is "
+                f"{self.path}: the disk is full. This change was not written; all that was acknowledged "
+                "before is "
                 "safe. Free some space and try again."
             )
         if code.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM")) or number in (
@@ -165,7 +199,8 @@ class SQLite:
             )
         if code in ("SQLITE_NOTADB", "SQLITE_CORRUPT") or code.startswith("SQLITE_CORRUPT"):
             return NotAVault(
-                f"{self.path} is damaged or not a vault [{error}]. Run `mnemic doctor {self.path}`; restore a backup "
+                f"{self.path} is damaged or not a vault [{error}]. Run `mnemic doctor {self.path}`; restore "
+                "a backup "
                 "if one exists."
             )
         return VaultError(f"{self.path}: {error}")
@@ -174,7 +209,8 @@ class SQLite:
 def file_system(folder: Path, mounts: str | None = None) -> str:
     """The type of the file system that holds `folder`, such as "ext4" or "nfs4"; "" where it cannot be known.
 
-    Linux reads /proc/self/mountinfo; Windows asks for remote drives. On macOS it is not known and not refused.
+    Linux reads /proc/self/mountinfo; Windows asks for remote drives. On macOS it is not known and not
+    refused.
     """
     if sys.platform == "win32":
         import ctypes

@@ -1,8 +1,9 @@
 """The vault's tables, declared once for SQLite and PostgreSQL.
 
-`id` columns are 16 bytes, times are microseconds UTC, `🔑` columns are keyed HMACs (never a plain hash of content).
-Truth: change, version, edge, erased: rows are inserted and never updated; only erase deletes them. Everything else
-is a projection that can be rebuilt from truth. Every key starts with `tenant` (sharding, row-level security).
+`id` columns are 16 bytes, times are microseconds UTC, `🔑` columns are keyed HMACs (never a plain hash of
+content). Truth: change, version, edge, erased: rows are inserted and never updated; only erase deletes them.
+Everything else is a projection that can be rebuilt from truth. Every key starts with `tenant` (sharding,
+row-level security).
 """
 
 from __future__ import annotations
@@ -16,14 +17,16 @@ _int = sa.BigInteger
 _text = sa.Text
 
 
-def _table(name: str, *items: sa.SchemaItem) -> sa.Table:
+def _table(name: str, *items: sa.schema.SchemaItem) -> sa.Table:
     # Small rows clustered on their key: one B-tree a table, and a scope loads by one range scan.
     return sa.Table(name, metadata, *items, sqlite_with_rowid=False)
 
 
 meta = _table("meta", sa.Column("key", _text, primary_key=True), sa.Column("value", _bytes, nullable=False))
 
-tenant = _table("tenant", sa.Column("tenant", _text, primary_key=True), sa.Column("last_space", _int, nullable=False))
+tenant = _table(
+    "tenant", sa.Column("tenant", _text, primary_key=True), sa.Column("last_space", _int, nullable=False)
+)
 
 space = _table(
     "space",  # one per (tenant, user): the unit of index, ordering and erasure
@@ -132,12 +135,18 @@ cube = _table(
         sqlite_where=sa.text("client_key IS NOT NULL"),
         postgresql_where=sa.text("client_key IS NOT NULL"),
     ),
-    sa.Index("cube_stale", "tenant", "space", "stale_since", sqlite_where=sa.text("stale_since IS NOT NULL"),
-             postgresql_where=sa.text("stale_since IS NOT NULL")),
+    sa.Index(
+        "cube_stale",
+        "tenant",
+        "space",
+        "stale_since",
+        sqlite_where=sa.text("stale_since IS NOT NULL"),
+        postgresql_where=sa.text("stale_since IS NOT NULL"),
+    ),
 )
 
 feature = _table(
-    "feature",  # model 0: lexical; others: token ids or a float16 vector. By seq first: an add touches one page
+    "feature",  # hashed terms, token ids or a float16 vector, by model. By seq first: an add touches one page
     sa.Column("tenant", _text, primary_key=True),
     sa.Column("space", _int, primary_key=True, autoincrement=False),
     sa.Column("seq", _int, primary_key=True, autoincrement=False),
@@ -146,7 +155,7 @@ feature = _table(
 )
 
 model = _table(
-    "model",
+    "model",  # what made features; dim 0: a lexical analyser, else an embedder. One of each is active
     sa.Column("tenant", _text, primary_key=True),
     sa.Column("model", _int, primary_key=True, autoincrement=False),
     sa.Column("name", _text, nullable=False),

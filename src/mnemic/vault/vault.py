@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -22,7 +22,10 @@ from mnemic.vault.sqlite import SQLite
 from mnemic.vault.writing import Change, Parent, SpaceGone, Target
 
 _p = sa.bindparam
-_add_tenant = Statement(sa.text("INSERT INTO tenant (tenant, last_space) VALUES (:t, 0) ON CONFLICT DO NOTHING"))
+_add_tenant = Statement(
+    sa.text("INSERT INTO tenant (tenant, last_space) VALUES (:t, 0) ON CONFLICT DO NOTHING")
+)
+_tenant = Statement(sa.select(tables.tenant.c.tenant).where(tables.tenant.c.tenant == _p("t")))
 _next_space = Statement(
     sa.update(tables.tenant)
     .where(tables.tenant.c.tenant == _p("t"))
@@ -40,18 +43,20 @@ _add_scope = Statement(sa.insert(tables.scope))
 _add_model = Statement(sa.insert(tables.model))
 _activate = Statement(
     sa.update(tables.model)
-    .where(tables.model.c.tenant == _p("t"))
+    .where(tables.model.c.tenant == _p("t"), (tables.model.c.dim == 0) == _p("lexical", type_=sa.Boolean))
     .values(active=sa.case((tables.model.c.model == _p("m", type_=sa.BigInteger), 1), else_=0))
 )
 _bump_epochs = Statement(
     sa.update(tables.space).where(tables.space.c.tenant == _p("t")).values(epoch=tables.space.c.epoch + 1)
 )
-LEXICAL = 0  # the feature model of hashed terms; dense models count from 1
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one draft of an `append`: its stored row, and why it was not stored now (None: it was)."""
+    """What became of one draft of an `append`: its stored row, and why it was not stored now (None:
+
+    it was).
+    """
 
     row: Stored | None
     reason: str | None = None
@@ -65,7 +70,7 @@ class Appended:
 
 @dataclass(frozen=True, slots=True)
 class ModelRow:
-    """An embedder that this vault has vectors of."""
+    """What made features of this vault: a lexical analyser (dim 0) or an embedder."""
 
     number: int
     name: str
@@ -89,7 +94,9 @@ def connect(url: str | os.PathLike[str]) -> Database:
     scheme, separator, rest = url.partition("://")
     if not separator:
         if url == ":memory:":
-            raise InvalidOption("a vault is a file, so that nothing is lost; for a test use a temporary folder")
+            raise InvalidOption(
+                "a vault is a file, so that nothing is lost; for a test use a temporary folder"
+            )
         return SQLite(url)
     if scheme == "sqlite":
         return SQLite(rest.removeprefix("/") or ".")
@@ -111,21 +118,26 @@ class Vault:
         migrate(database)
         with database.read() as transaction:
             self._key = get_meta(transaction, "mac_key") or b""
-        with database.write() as transaction:
-            transaction.run(_add_tenant, {"t": self.tenant})
+            known = transaction.row(_tenant, {"t": self.tenant})
+        if not known:
+            with database.write() as transaction:
+                transaction.run(_add_tenant, {"t": self.tenant})
         self._spaces: dict[str | None, int] = {}
         self._scopes: dict[Scope, tuple[int, int]] = {}  # number, first_seq
         self._names: dict[tuple[int, int], Scope] = {}
 
-    # --- writing -------------------------------------------------------------------------------------------------
+    # --- writing
+    # -------------------------------------------------------------------------------------------------
 
-    def append(self, scope: Scope, drafts: Sequence[Draft], *, op: str = "add", reason: str | None = None) -> Appended:
+    def append(
+        self, scope: Scope, drafts: Sequence[Draft], *, op: str = "add", reason: str | None = None
+    ) -> Appended:
         """Store drafts durably in one transaction and one scope; the outcome of each, in order. O(drafts).
 
-        A draft whose client id is known returns the cube that is there (or, if that was deleted, none). Two or more
-        drafts without any client id that begin with all that the scope was ever told are recognised as a repeated
-        history, and only the rest is stored. Raises IdempotencyConflict when a known client id says something else;
-        then nothing is stored.
+        A draft whose client id is known returns the cube that is there (or, if that was deleted, none). Two
+        or more drafts without any client id that begin with all that the scope was ever told are recognised
+        as a repeated history, and only the rest is stored. Raises IdempotencyConflict when a known client id
+        says something else; then nothing is stored.
         """
         for _ in range(3):
             try:
@@ -133,7 +145,11 @@ class Vault:
                     target = self._target(transaction, scope)
                     known = self._known(transaction, target, drafts)
                     fresh = [draft for i, draft in enumerate(drafts) if i not in known]
-                    change = writing.insert(transaction, target, self._key, fresh, op=op, reason=reason) if fresh else None
+                    change = (
+                        writing.insert(transaction, target, self._key, fresh, op=op, reason=reason)
+                        if fresh
+                        else None
+                    )
             except SpaceGone:
                 self._forget(scope)
                 continue
@@ -143,8 +159,13 @@ class Vault:
             return Appended(change, outcomes)
         raise NotFound(f"the memory of user {scope.user!r} is being erased; try again")
 
-    def revise(self, cube: str, change: Mapping[str, Any], *, reason: str | None = None) -> tuple[Change, Scope]:
-        """A new version of a cube with other fields of Draft; raises NotFound. `payload` brings its own features."""
+    def revise(
+        self, cube: str, change: Mapping[str, Any], *, reason: str | None = None
+    ) -> tuple[Change, Scope]:
+        """A new version of a cube with other fields of Draft; raises NotFound.
+
+        `payload` brings its own features.
+        """
         with self.database.write() as transaction:
             space, row = self._head(transaction, cube)
             if row.deleted:
@@ -159,7 +180,10 @@ class Vault:
         return done, names
 
     def remove(self, cubes: Sequence[str], *, reason: str | None = None) -> list[tuple[Change, Scope]]:
-        """Tombstones for cubes, in one transaction; one change a scope. Raises NotFound before anything is written."""
+        """Tombstones for cubes, in one transaction; one change a scope.
+
+        Raises NotFound before anything is written.
+        """
         with self.database.write() as transaction:
             heads: dict[tuple[int, int], list[Parent]] = {}
             for cube in dict.fromkeys(cubes):
@@ -167,12 +191,21 @@ class Vault:
                 if not row.deleted:
                     heads.setdefault((space, row.scope), []).append(Parent(row.cube, row.version))
             done = []
-            for (space, scope), parents in sorted(heads.items()):  # ascending, so that two removals cannot deadlock
+            for (space, scope), parents in sorted(
+                heads.items()
+            ):  # ascending, so that two removals cannot deadlock
                 names = self._scope_names(transaction, space, scope)
                 target = Target(self.tenant, space, scope, names)
                 tombstones = [Draft(payload=b"")] * len(parents)
                 change = writing.insert(
-                    transaction, target, self._key, tombstones, op="delete", reason=reason, parents=parents, deleted=True
+                    transaction,
+                    target,
+                    self._key,
+                    tombstones,
+                    op="delete",
+                    reason=reason,
+                    parents=parents,
+                    deleted=True,
                 )
                 done.append((change, names))
         return done
@@ -182,33 +215,35 @@ class Vault:
         with self.database.write() as transaction:
             writing.put_features(transaction, self.tenant, space, model, rows)
 
-    # --- embedders -----------------------------------------------------------------------------------------------
-
-    def models(self) -> list[ModelRow]:
-        with self.database.read() as transaction:
-            return [ModelRow(n, name, dim, bool(on)) for n, name, dim, on in transaction.rows(reading.models, {"t": self.tenant})]
+    # --- embedders
+    # -----------------------------------------------------------------------------------------------
 
     def add_model(self, name: str, dim: int) -> ModelRow:
-        """The row of an embedder, made if new; the first dense one becomes active."""
+        """The row of a lexical analyser (dim 0) or embedder, made if new;
+
+        the first of either becomes active.
+        """
         with self.database.write() as transaction:
             rows = transaction.rows(reading.models, {"t": self.tenant})
             for number, known, known_dim, on in rows:
                 if known == name:
                     return ModelRow(number, known, known_dim, bool(on))
             number = max((row[0] for row in rows), default=0) + 1
-            active = not any(row[3] for row in rows)
+            active = not any(on for _, _, other, on in rows if (other == 0) == (dim == 0))
             transaction.run(
-                _add_model, {"tenant": self.tenant, "model": number, "name": name, "dim": dim, "active": int(active)}
+                _add_model,
+                {"tenant": self.tenant, "model": number, "name": name, "dim": dim, "active": int(active)},
             )
             return ModelRow(number, name, dim, active)
 
-    def activate_model(self, number: int) -> None:
-        """Make an embedder the one that is searched; every process drops its indexes."""
+    def activate_model(self, model: ModelRow) -> None:
+        """Make its features the ones that are searched; every process drops its indexes."""
         with self.database.write() as transaction:
-            transaction.run(_activate, {"t": self.tenant, "m": number})
+            transaction.run(_activate, {"t": self.tenant, "m": model.number, "lexical": model.dim == 0})
             transaction.run(_bump_epochs, {"t": self.tenant})
 
-    # --- reading -------------------------------------------------------------------------------------------------
+    # --- reading
+    # -------------------------------------------------------------------------------------------------
 
     @contextmanager
     def snapshot(self) -> Iterator[Snapshot]:
@@ -219,7 +254,8 @@ class Vault:
     def close(self) -> None:
         self.database.close()
 
-    # --- inside --------------------------------------------------------------------------------------------------
+    # --- inside
+    # --------------------------------------------------------------------------------------------------
 
     def _target(self, transaction: Transaction, scope: Scope) -> Target:
         space = self._spaces.get(scope.user)
@@ -287,18 +323,25 @@ class Vault:
         self, transaction: Transaction, target: Target, drafts: Sequence[Draft], keys: Mapping[int, bytes]
     ) -> dict[int, Outcome]:
         if len(set(keys.values())) < len(keys):
-            raise IdempotencyConflict("one id stands for several messages of this call; ids are unique in a scope")
+            raise IdempotencyConflict(
+                "one id stands for several messages of this call; ids are unique in a scope"
+            )
         known: dict[bytes, tuple[int, bool, set[bytes]]] = {}
         params = {"t": target.tenant, "s": target.space, "sc": target.scope}
-        for key, _, seq, deleted, said in transaction.rows_in(reading.clients_in_scope, params, list(keys.values())):
+        for key, _, seq, deleted, said in transaction.rows_in(
+            reading.clients_in_scope, params, list(keys.values())
+        ):
             known.setdefault(bytes(key), (seq, bool(deleted), set()))[2].add(bytes(said))
         for i, key in keys.items():
             if key in known and digest(self._key, drafts[i]) not in known[key][2]:
                 raise IdempotencyConflict(
-                    f"id {drafts[i].client_id!r} is taken by other content in this scope. To change what it says use "
+                    f"id {drafts[i].client_id!r} is taken by other content in this scope. To change what it "
+                    "says use "
                     "update(id, …); to keep both, give this one another id. Nothing was stored."
                 )
-        rows = self._rows(transaction, target.space, [seq for seq, deleted, _ in known.values() if not deleted])
+        rows = self._rows(
+            transaction, target.space, [seq for seq, deleted, _ in known.values() if not deleted]
+        )
         out: dict[int, Outcome] = {}
         for i, key in keys.items():
             if key in known:
@@ -313,7 +356,10 @@ class Vault:
     def _repeated_history(
         self, transaction: Transaction, target: Target, drafts: Sequence[Draft]
     ) -> dict[int, Outcome]:
-        """O(1) where the first message differs; O(versions since the scope began) where the history is repeated."""
+        """O(1) where the first message differs;
+
+        O(versions since the scope began) where the history is repeated.
+        """
         params = {"t": target.tenant, "s": target.space, "sc": target.scope, "seq": target.first_seq}
         first = transaction.row(reading.first_told, {**params, "n": 1})
         if first is None or bytes(first[0]) != digest(self._key, drafts[0]):
@@ -325,7 +371,8 @@ class Vault:
             return {}
         heads = [self._head(transaction, id_text(bytes(cube)))[1] for _, cube in told]
         return {
-            i: Outcome(None if head.deleted else head, "repeats the session's history") for i, head in enumerate(heads)
+            i: Outcome(None if head.deleted else head, "repeats the session's history")
+            for i, head in enumerate(heads)
         }
 
     def _head(self, transaction: Transaction, cube: str) -> tuple[int, Stored]:
@@ -371,20 +418,24 @@ class Snapshot:
 
     def spaces(self) -> list[SpaceRow]:
         rows = self._transaction.rows(reading.spaces, {"t": self._tenant})
-        return [SpaceRow(space, None if name is None else bytes(name).decode(), seq) for space, name, seq in rows]
+        return [
+            SpaceRow(space, None if name is None else bytes(name).decode(), seq) for space, name, seq in rows
+        ]
 
     def space_of(self, user: str | None) -> int | None:
         space = self._vault._spaces.get(user)
         return space if space is not None else self._vault._find_space(self._transaction, user)
 
     def scopes(self, space: int) -> dict[int, Scope]:
-        return {number: names for (_, number), names in self._vault._all_scopes(self._transaction, space).items()}
+        return {
+            number: names for (_, number), names in self._vault._all_scopes(self._transaction, space).items()
+        }
 
     def position(self, space: int) -> log.Position | None:
         return log.position(self._transaction, self._tenant, space)
 
-    def since(self, space: int, seq: int, model: int | None) -> list[log.LogRow]:
-        return log.since(self._transaction, self._tenant, space, seq, model)
+    def since(self, space: int, seq: int, *, lexical: int, dense: int | None) -> list[log.LogRow]:
+        return log.since(self._transaction, self._tenant, space, seq, lexical=lexical, dense=dense)
 
     def features_after(self, space: int, seq: int, model: int) -> dict[int, bytes]:
         return log.features_after(self._transaction, self._tenant, space, seq, model)
@@ -415,10 +466,19 @@ class Snapshot:
         rows = self._transaction.rows(reading.history_of, {"t": self._tenant, "c": id_bytes(cube)})
         if not rows:
             raise NotFound(f"no cube {cube} in this vault")
-        return [stored(row[1:]).cube_in(self._names(row[0], row[3 + 1])) for row in rows]
+        return [stored(row[1:]).cube_in(self._names(row[0], row[4])) for row in rows]
 
-    def feature_count(self, space: int, model: int) -> int:
-        return log.feature_count(self._transaction, self._tenant, space, model)
+    def pending(
+        self, space: int, model: int, *, after: int = 0, limit: int = 1000
+    ) -> list[tuple[int, MemCube]]:
+        """Live plaintext cubes without a feature of `model`, in seq order."""
+        params = {"t": self._tenant, "s": space, "model": model, "seq": after, "n": limit}
+        rows = [stored(row) for row in self._transaction.rows(reading.pending, params)]
+        return [(row.seq, row.cube_in(self._names(space, row.scope))) for row in rows]
+
+    def models(self) -> list[ModelRow]:
+        rows = self._transaction.rows(reading.models, {"t": self._tenant})
+        return [ModelRow(number, name, dim, bool(on)) for number, name, dim, on in rows]
 
     def _names(self, space: int, scope: int) -> Scope:
         return self._vault._scope_names(self._transaction, space, scope)
@@ -439,4 +499,4 @@ def open_vault(url: str | os.PathLike[str], *, tenant: str = "default") -> Vault
         raise
 
 
-__all__: Collection[str] = ("LEXICAL", "Appended", "Change", "ModelRow", "Outcome", "Snapshot", "Vault", "open_vault")
+__all__ = ("Appended", "Change", "ModelRow", "Outcome", "Snapshot", "Vault", "open_vault")

@@ -1,4 +1,6 @@
-"""Writes: each is one transaction that allocates seqs, inserts versions, moves heads and marks what became stale."""
+"""Writes: each is one transaction that allocates seqs, inserts versions, moves heads and marks what became
+stale.
+"""
 
 from __future__ import annotations
 
@@ -127,7 +129,9 @@ def insert(
             }
         )
         if parents:
-            cubes.append({"t": tenant, "c": cube_id, "head_": version_id, "head_seq_": seq, "deleted_": int(deleted)})
+            cubes.append(
+                {"t": tenant, "c": cube_id, "head_": version_id, "head_seq_": seq, "deleted_": int(deleted)}
+            )
         else:
             cubes.append(
                 {
@@ -190,5 +194,8 @@ def put_features(
 
 
 def _cube_id(target: Target, client_id: str, part: int) -> bytes:
-    """The id of a record that brought its own: the same in every vault that imports it into the same scope."""
+    """The id of a record that brought its own:
+
+    the same in every vault that imports it into the same scope.
+    """
     return named_id(mac(b"mnemic cube id", *target.names, client_id, part))
