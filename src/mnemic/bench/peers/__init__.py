@@ -1,0 +1,1 @@
+"""Other products behind the `System` protocol: one file a family, only their public calls."""

@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from typer.testing import CliRunner
+
+from mnemic.cli.bench import app
+
+runner = CliRunner()
+
+
+def test_systems_lists_all_with_what_they_need() -> None:
+    found = json.loads(runner.invoke(app, ["systems", "--json"]).stdout)
+    assert found["bm25"]["status"] == "ready"
+    assert found["chroma"]["status"] in ("ready", "not installed: pip install chromadb")
+
+
+def test_locomo_prints_tables_and_leaves_files(data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    arguments = ["locomo", "--data", str(data), "--system", "bm25", "--system", "recent", "--out", str(out)]
+    done = runner.invoke(app, arguments)
+    assert done.exit_code == 0, done.output
+    assert "| recent |" in done.stdout
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["command"] == "mnemic bench locomo --data DIR --system bm25 --system recent"
+    assert summary["retrieval"]["bm25"]["questions"] == 6
+    assert (out / "summary.md").read_text().rstrip() == done.stdout.rstrip()
+    again = runner.invoke(app, [*arguments, "--json"])
+    assert json.loads(again.stdout)["retrieval"] == summary["retrieval"]
+
+
+def test_absent_or_wrong_data_is_answered_with_where_to_get_it(tmp_path: Path, data: Path) -> None:
+    for arguments in ([], ["--data", str(tmp_path / "none")], ["--data", str(tmp_path)]):
+        refused = runner.invoke(app, ["locomo", *arguments])
+        assert refused.exit_code == 2
+        assert "snap-research/locomo" in "".join(refused.output.split("│")).replace("\n", "").replace(
+            "  ", " "
+        )
+    unknown = runner.invoke(app, ["locomo", "--data", str(data), "--dialogue", "conv-9"])
+    assert unknown.exit_code == 2
+    assert "conv-1" in unknown.output
