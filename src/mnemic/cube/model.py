@@ -149,3 +149,5 @@ class MemCube(_Value):
     def __repr__(self) -> str:
         said = self.text if self.kind is Kind.plaintext else f"<{len(self.payload)} bytes>"
         return f"MemCube({self.id}, {said if len(said) <= 80 else said[:77] + '…'!r})"
+
+    __str__ = __repr__

@@ -7,6 +7,7 @@ Used under `lock`, taken before the read transaction begins: an index then never
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,7 +40,7 @@ class IndexCache:
         *,
         lexical: ModelRow,
         dense: ModelRow | None,
-        table: NDArray[Any] | None,
+        table: Callable[[], NDArray[Any]] | None,
         max_bytes: int = DEFAULT_BYTES,
     ) -> None:
         self.lock = ForkSafeLock()
@@ -60,10 +61,7 @@ class IndexCache:
             return None
         if entry is None or entry.position.epoch != now.epoch:
             self._check_models(snapshot)
-            entry = self._entries[space] = Entry(
-                ScopeIndex(table=self._table, dim=self._dense.dim if self._dense else 0),
-                Position(0, now.epoch),
-            )
+            entry = self._entries[space] = Entry(self._new_index(), Position(0, now.epoch))
         number = self._dense.number if self._dense else None
         if now.seq > entry.position.seq:
             rows = snapshot.since(space, entry.position.seq, lexical=self._lexical.number, dense=number)
@@ -75,6 +73,10 @@ class IndexCache:
         self._entries.move_to_end(space)
         self._evict()
         return entry
+
+    def _new_index(self) -> ScopeIndex:
+        table = self._table() if self._table else None
+        return ScopeIndex(table=table, dim=self._dense.dim if self._dense else 0)
 
     def _check_models(self, snapshot: Snapshot) -> None:
         active = {model.number for model in snapshot.models() if model.active}

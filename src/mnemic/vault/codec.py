@@ -58,15 +58,9 @@ def digest(key: bytes, draft: Draft) -> bytes:
     equal digests are the same statement.
     """
     place = draft.place
-    return mac(
-        key,
-        int(draft.kind),
-        draft.role,
-        draft.name,
-        place.start if place else 0,
-        place.total if place else None,
-        draft.payload,
-    )
+    cut = place is not None and (place.start, place.end) != (0, place.total)
+    stands = (place.start, place.total) if place is not None and cut else (0, None)
+    return mac(key, int(draft.kind), draft.role, draft.name, *stands, draft.payload)
 
 
 def client_key(key: bytes, client_id: str, part: int) -> bytes:

@@ -112,30 +112,31 @@ models = Statement(
     .where(_model.c.tenant == _p("t"))
     .order_by(_model.c.model)
 )
-pending = Statement(  # live heads without a feature of a model
+_lacking = _heads.outerjoin(
+    _feature,
+    sa.and_(
+        _feature.c.tenant == _version.c.tenant,
+        _feature.c.space == _version.c.space,
+        _feature.c.seq == _version.c.seq,
+        _feature.c.model == _p("model"),
+    ),
+)
+_is_lacking = (
+    *_in_space,
+    _version.c.seq > _p("seq"),
+    _cube.c.head_seq == _version.c.seq,
+    _version.c.deleted == 0,
+    _version.c.kind == 0,
+    _feature.c.seq.is_(None),
+)
+pending = Statement(  # live plaintext heads without a feature of a model
     sa.select(*_columns)
-    .select_from(
-        _heads.outerjoin(
-            _feature,
-            sa.and_(
-                _feature.c.tenant == _version.c.tenant,
-                _feature.c.space == _version.c.space,
-                _feature.c.seq == _version.c.seq,
-                _feature.c.model == _p("model"),
-            ),
-        )
-    )
-    .where(
-        *_in_space,
-        _version.c.seq > _p("seq"),
-        _cube.c.head_seq == _version.c.seq,
-        _version.c.deleted == 0,
-        _version.c.kind == 0,
-        _feature.c.seq.is_(None),
-    )
+    .select_from(_lacking)
+    .where(*_is_lacking)
     .order_by(_version.c.seq)
     .limit(_p("n", type_=sa.BigInteger))
 )
+pending_count = Statement(sa.select(sa.func.count()).select_from(_lacking).where(*_is_lacking))
 changes_after = Statement(
     sa.select(_change.c.seq, _change.c.change_id, _change.c.op, _change.c.at, _change.c.reason)
     .where(_change.c.tenant == _p("t"), _change.c.space == _p("s"), _change.c.seq > _p("seq"))

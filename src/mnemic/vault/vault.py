@@ -12,14 +12,14 @@ from typing import Any
 import sqlalchemy as sa
 
 from mnemic.cube.errors import IdempotencyConflict, InvalidOption, NotFound
-from mnemic.cube.ids import id_bytes, id_text
+from mnemic.cube.ids import id_bytes, id_text, new_ids
 from mnemic.cube.model import MemCube, Scope, check_scope_field
-from mnemic.vault import log, reading, tables, writing
+from mnemic.vault import lineage, log, reading, tables, writing
 from mnemic.vault.codec import Draft, Stored, client_key, digest, mac
 from mnemic.vault.database import Database, Statement, Transaction
 from mnemic.vault.migrations import get_meta, migrate
 from mnemic.vault.sqlite import SQLite
-from mnemic.vault.writing import Change, Parent, SpaceGone, Target
+from mnemic.vault.writing import Written, Parent, SpaceGone, Target
 
 _p = sa.bindparam
 _add_tenant = Statement(
@@ -64,7 +64,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Appended:
-    change: Change | None
+    change: Written | None
     outcomes: tuple[Outcome, ...]
 
 
@@ -161,7 +161,7 @@ class Vault:
 
     def revise(
         self, cube: str, change: Mapping[str, Any], *, reason: str | None = None
-    ) -> tuple[Change, Scope]:
+    ) -> tuple[Written, Scope]:
         """A new version of a cube with other fields of Draft; raises NotFound.
 
         `payload` brings its own features.
@@ -179,8 +179,8 @@ class Vault:
             )
         return done, names
 
-    def remove(self, cubes: Sequence[str], *, reason: str | None = None) -> list[tuple[Change, Scope]]:
-        """Tombstones for cubes, in one transaction; one change a scope.
+    def remove(self, cubes: Sequence[str], *, reason: str | None = None) -> list[tuple[Written, Scope]]:
+        """Tombstones for cubes, in one transaction; one change row a scope.
 
         Raises NotFound before anything is written.
         """
@@ -191,6 +191,7 @@ class Vault:
                 if not row.deleted:
                     heads.setdefault((space, row.scope), []).append(Parent(row.cube, row.version))
             done = []
+            (change_id,) = new_ids(1)
             for (space, scope), parents in sorted(
                 heads.items()
             ):  # ascending, so that two removals cannot deadlock
@@ -206,6 +207,7 @@ class Vault:
                     reason=reason,
                     parents=parents,
                     deleted=True,
+                    change_id=change_id,
                 )
                 done.append((change, names))
         return done
@@ -468,6 +470,11 @@ class Snapshot:
             raise NotFound(f"no cube {cube} in this vault")
         return [stored(row[1:]).cube_in(self._names(row[0], row[4])) for row in rows]
 
+    def made_from(self, cube: str) -> set[str]:
+        """Ids of the cubes that were made from this one, directly or through others."""
+        found = lineage.made_from(self._transaction, self._tenant, [id_bytes(cube)])
+        return {id_text(one) for one in found}
+
     def pending(
         self, space: int, model: int, *, after: int = 0, limit: int = 1000
     ) -> list[tuple[int, MemCube]]:
@@ -475,6 +482,12 @@ class Snapshot:
         params = {"t": self._tenant, "s": space, "model": model, "seq": after, "n": limit}
         rows = [stored(row) for row in self._transaction.rows(reading.pending, params)]
         return [(row.seq, row.cube_in(self._names(space, row.scope))) for row in rows]
+
+    def pending_count(self, space: int, model: int) -> int:
+        """How many `pending` would give in all."""
+        params = {"t": self._tenant, "s": space, "model": model, "seq": 0}
+        found = self._transaction.row(reading.pending_count, params)
+        return int(found[0]) if found else 0
 
     def models(self) -> list[ModelRow]:
         rows = self._transaction.rows(reading.models, {"t": self._tenant})
@@ -499,4 +512,4 @@ def open_vault(url: str | os.PathLike[str], *, tenant: str = "default") -> Vault
         raise
 
 
-__all__ = ("Appended", "Change", "ModelRow", "Outcome", "Snapshot", "Vault", "open_vault")
+__all__ = ("Appended", "Written", "ModelRow", "Outcome", "Snapshot", "Vault", "open_vault")

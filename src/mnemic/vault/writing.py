@@ -57,7 +57,7 @@ class Parent:
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class Written:
     """What a write did. `change_id` and `seq` are None when nothing had to be written."""
 
     change_id: str | None
@@ -80,7 +80,8 @@ def insert(
     reason: str | None = None,
     parents: Sequence[Parent] | None = None,
     deleted: bool = False,
-) -> Change:
+    change_id: bytes | None = None,
+) -> Written:
     """Store drafts as new cubes, or, with `parents`, as the next versions of existing ones. O(drafts).
 
     Raises SpaceGone before anything is written.
@@ -164,7 +165,7 @@ def insert(
                 "tenant": tenant,
                 "space": space,
                 "seq": taken.last_seq,
-                "change_id": ids[0],
+                "change_id": change_id or ids[0],
                 "op": op,
                 "principal": None,
                 "at": first_time,
@@ -181,7 +182,7 @@ def insert(
             lineage.cite(transaction, tenant, space, row.version, draft.sources)
     if parents:
         lineage.restate(transaction, tenant, [row.cube for row in stored], first_time)
-    return Change(id_text(ids[0]), taken.epoch, taken.last_seq, tuple(stored))
+    return Written(id_text(change_id or ids[0]), taken.epoch, taken.last_seq, tuple(stored))
 
 
 def put_features(

@@ -25,7 +25,12 @@ class Ranked(NamedTuple):
 
 
 def rank(
-    question: Question, indexes: Sequence[ScopeIndex], masks: Sequence[Any], *, weights: Weights | None = None, k: int
+    question: Question,
+    indexes: Sequence[ScopeIndex],
+    masks: Sequence[Any],
+    *,
+    weights: Weights | None = None,
+    k: int,
 ) -> list[Ranked]:
     found = []
     for n, (index, mask) in enumerate(zip(indexes, masks, strict=True)):

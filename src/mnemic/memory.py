@@ -1,0 +1,368 @@
+"""Memory: the facade. Every verb is a few lines that call the rooms below; there is no logic of its own here."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from mnemic.cube.checks import require_count
+from mnemic.cube.errors import NotFound, ScopeRequired
+from mnemic.cube.model import ANY, MemCube, Scope, ScopeField, check_scope_field
+from mnemic.cube.times import TimeLike, to_micros
+from mnemic.index.cache import DEFAULT_BYTES
+from mnemic.models.base import Embedder, LanguageModel
+from mnemic.models.tokens import TokenCounter
+from mnemic.plaintext.compose.answer import Answer, answer
+from mnemic.plaintext.compose.context import Context, compose
+from mnemic.plaintext.ingest.features import Progress
+from mnemic.plaintext.ingest.files import read
+from mnemic.plaintext.ingest.messages import Message, tell
+from mnemic.plaintext.ingest.store import Added, Change, Imported, remove, revise, store, store_all
+from mnemic.plaintext.parts import Parts, open_parts
+from mnemic.plaintext.recall.browse import Page, Session, browse, count, sessions, users
+from mnemic.plaintext.recall.filters import Filter, Reach, Where
+from mnemic.plaintext.recall.rank import Weights
+from mnemic.plaintext.recall.search import Hits
+from mnemic.vault.vault import open_vault
+
+
+def open(
+    vault: str | os.PathLike[str] | None = None,
+    *,
+    tenant: str = "default",
+    embedder: str | Embedder | None = None,
+    model: LanguageModel | None = None,
+    weights: Weights | None = None,
+    index_bytes: int = DEFAULT_BYTES,
+) -> Memory:
+    """Open a memory, making it if it is new.
+
+    vault: a path, sqlite:///path or postgresql://…; default: a file in the user's data folder (`where()` names it).
+    embedder: "static", "minilm", "openai:<model>" or an Embedder; default: the one the vault was made with, and
+        "static" for a new one. Raises EmbedderMismatch when the vault's vectors come from another.
+    model: a LanguageModel for `ask`; default none, and everything works without.
+    index_bytes: how much of all indexes may stay in memory.
+
+    Raises VaultError and its kinds. Costs one read of the vault; indexes and weights load at first use.
+    """
+    require_count(index_bytes=index_bytes)
+    opened = open_vault(default_place() if vault is None else vault, tenant=tenant)
+    try:
+        return Memory(open_parts(opened, embedder, weights=weights, index_bytes=index_bytes), model=model)
+    except BaseException:
+        opened.close()
+        raise
+
+
+def default_place() -> Path:
+    """The user's own data folder, outside of any package, so that no update can touch it. Made if absent."""
+    from platformdirs import user_data_path
+
+    return user_data_path("mnemic", appauthor=False, ensure_exists=True) / "memory.db"
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Where a cube comes from: all its versions, oldest first, and the cubes that were made from it."""
+
+    cube: MemCube
+    history: tuple[MemCube, ...]
+    used_by: tuple[str, ...]
+
+
+class Memory:
+    """One tenant's memory in an open vault. Thread-safe; other processes may use the same vault. See `open`."""
+
+    def __init__(self, parts: Parts, *, model: LanguageModel | None = None) -> None:
+        self._parts = parts
+        self._vault, self._recall = parts.vault, parts.recall
+        self._model = model
+
+    # --- telling
+
+    def add(
+        self,
+        content: str | Message | Sequence[str | Message],
+        *,
+        user: str | None = None,
+        agent: str | None = None,
+        session: str | None = None,
+        at: TimeLike | None = None,
+        id: str | None = None,
+        role: str | None = None,
+        name: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        labels: Iterable[str] | str = (),
+        vectors: object = None,
+    ) -> Added:
+        """Remember a text or messages, verbatim; durable when this returns. One transaction, O(characters).
+
+        content: text, one message or a list, OpenAI's format: "role", "content", and also "name", "at", "id" (yours,
+            unique in the exact scope), "metadata", "labels". The keywords hold where a message does not say it.
+        vectors: (messages, dim) of the vault's embedder, if you have them already.
+
+        Raises InvalidInput and its kinds, ScopeRequired, IdempotencyConflict; then nothing was stored.
+        """
+        scope = self._scope(user, agent, session)
+        told = tell(content, at=at, id=id, role=role, name=name, metadata=metadata, labels=labels)
+        added = store(self._vault, self._parts.maker, scope, told, vectors=vectors)
+        self._parts.pending.kick()
+        return added
+
+    def load_file(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        user: str | None = None,
+        agent: str | None = None,
+        session: str | None = None,
+        format: str = "auto",
+        progress: Progress | None = None,
+        **options: Any,
+    ) -> Imported:
+        """Read an export or notes (see docs/import.md) into memory; the account says what did not go in and why.
+
+        Importing again stores only what is new. Raises InvalidFile, InvalidOption. O(characters).
+        """
+        scope = self._scope(user, agent, session)
+        account = store_all(
+            self._vault, self._parts.maker, scope, read(path, format=format, **options), progress=progress
+        )
+        self._parts.pending.kick()
+        return account
+
+    def update(self, id: str, text: str, *, reason: str | None = None) -> Change:
+        """Let a cube say something else from now on; what it said stays in its history. Raises NotFound."""
+        change = revise(self._vault, self._parts.maker, id, text, reason=reason)
+        self._parts.pending.kick()
+        return change
+
+    def delete(self, ids: str | Sequence[str], *, reason: str | None = None) -> Change:
+        """Take cubes out of every search; their history stays. All or none. Raises NotFound."""
+        wanted = [ids] if isinstance(ids, str) else list(ids)
+        return remove(self._vault, wanted, reason=reason)
+
+    # --- asking
+
+    def search(
+        self,
+        question: str,
+        *,
+        user: ScopeField = ANY,
+        agent: ScopeField = ANY,
+        session: ScopeField = ANY,
+        everyone: bool = False,
+        k: int = 10,
+        where: Where | None = None,
+        asked_at: TimeLike | None = None,
+    ) -> Hits:
+        """The k cubes (or fewer) that answer best, best first, each with what every signal added to its score.
+
+        user, agent, session: left out matches any, a name exactly, None only "unset". Filters apply before ranking.
+        asked_at: when the question is asked (default now): "last summer" is read from there.
+
+        Raises ScopeRequired, InvalidFilter, InvalidText. O(cubes within reach), all scored with every signal.
+        """
+        reach = Reach.of(user, agent, session, everyone=everyone)
+        return self._recall.search(question, reach, k=k, where=Filter.of(where), asked_at=_moment(asked_at))
+
+    def context(
+        self,
+        question: str,
+        *,
+        user: ScopeField = ANY,
+        agent: ScopeField = ANY,
+        session: ScopeField = ANY,
+        everyone: bool = False,
+        budget: int = 2000,
+        where: Where | None = None,
+        asked_at: TimeLike | None = None,
+        count_tokens: TokenCounter | None = None,
+        strategy: str = "auto",
+    ) -> Context:
+        """What a reader should see to answer, in at most `budget` tokens: all of it, or the best of it.
+
+        count_tokens: the reader's own tokenizer; default: the configured model's, else a careful estimate.
+        strategy: "auto" chooses between "full", "hybrid" and "retrieval" (docs/context.md).
+
+        Raises as `search` does. O(cubes within reach + characters shown).
+        """
+        reach = Reach.of(user, agent, session, everyone=everyone)
+        return compose(
+            self._recall,
+            question,
+            reach,
+            budget=budget,
+            where=Filter.of(where),
+            asked_at=_moment(asked_at),
+            count_tokens=count_tokens or (self._model.count_tokens if self._model else None),
+            strategy=strategy,
+        )
+
+    def ask(
+        self,
+        question: str,
+        *,
+        user: ScopeField = ANY,
+        agent: ScopeField = ANY,
+        session: ScopeField = ANY,
+        everyone: bool = False,
+        budget: int = 2000,
+        where: Where | None = None,
+        asked_at: TimeLike | None = None,
+        model: LanguageModel | None = None,
+    ) -> Answer:
+        """Answer from memory, citing cubes: by the language model if there is one, else in the memory's own words.
+
+        Says so when the memory does not hold it. Raises as `search` does, and ModelError.
+        """
+        reach = Reach.of(user, agent, session, everyone=everyone)
+        return answer(
+            self._recall,
+            question,
+            reach,
+            model=model or self._model,
+            budget=budget,
+            where=Filter.of(where),
+            asked_at=_moment(asked_at),
+        )
+
+    # --- looking
+
+    def list(
+        self,
+        *,
+        user: ScopeField = ANY,
+        agent: ScopeField = ANY,
+        session: ScopeField = ANY,
+        everyone: bool = False,
+        where: Where | None = None,
+        limit: int = 100,
+        after: str | None = None,
+    ) -> Page:
+        """Live cubes in the order they were told; `after` is the `.next` of the page before."""
+        reach = Reach.of(user, agent, session, everyone=everyone)
+        return browse(self._recall, reach, where=Filter.of(where), limit=limit, after=after)
+
+    def count(
+        self,
+        *,
+        user: ScopeField = ANY,
+        agent: ScopeField = ANY,
+        session: ScopeField = ANY,
+        everyone: bool = False,
+        where: Where | None = None,
+    ) -> int:
+        """How many live cubes there are."""
+        return count(self._recall, Reach.of(user, agent, session, everyone=everyone), where=Filter.of(where))
+
+    def sessions(
+        self, *, user: ScopeField = ANY, agent: ScopeField = ANY, everyone: bool = False
+    ) -> list[Session]:
+        """Every exact scope in use, the latest first."""
+        return sessions(self._recall, Reach.of(user, agent, ANY, everyone=everyone))
+
+    def users(self) -> list[str]:
+        """Every user that has a memory here."""
+        return users(self._recall)
+
+    def get(self, id: str, *, version: int | None = None) -> MemCube:
+        """A cube's current state, or its `version` (1 is the first). Raises NotFound, also for a deleted one."""
+        with self._vault.snapshot() as snapshot:
+            if version is None:
+                cube = snapshot.head(id)
+                if cube.deleted:
+                    raise NotFound(f"cube {id} was deleted; history({id!r}) shows what it said")
+                return cube
+            versions = snapshot.history(id)
+        if isinstance(version, bool) or not 1 <= version <= len(versions):
+            raise NotFound(f"cube {id} has versions 1 to {len(versions)}, not {version!r}")
+        return versions[version - 1]
+
+    def history(self, id: str) -> list[MemCube]:
+        """Every version of a cube, oldest first, tombstones included. Raises NotFound."""
+        with self._vault.snapshot() as snapshot:
+            return snapshot.history(id)
+
+    def explain(self, id: str) -> Explanation:
+        """Where a cube comes from and what was made from it. Raises NotFound."""
+        with self._vault.snapshot() as snapshot:
+            return Explanation(
+                snapshot.head(id), tuple(snapshot.history(id)), tuple(sorted(snapshot.made_from(id)))
+            )
+
+    def where(self) -> str:
+        """Where this memory is kept: a path, or a URL without its password."""
+        return self._vault.database.location
+
+    # --- keeping
+
+    def scope(
+        self, *, user: str | None = None, agent: str | None = None, session: str | None = None
+    ) -> ScopedMemory:
+        """A handle bound to a scope: `ana = mem.scope(user="ana"); ana.add(…); ana.search(…)`."""
+        self._scope(user, agent, session)
+        return ScopedMemory(self, user=user, agent=agent, session=session)
+
+    def flush(self, progress: Progress | None = None) -> int:
+        """Wait for background work: embed what is pending; how many cubes that was. Raises ModelError."""
+        return self._parts.pending.flush(progress)
+
+    def close(self) -> None:
+        """Give the file back. What was acknowledged is safe with or without it."""
+        self._parts.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<mnemic.Memory {self.where()}>"
+
+    def _scope(self, user: str | None, agent: str | None, session: str | None) -> Scope:
+        named = (check_scope_field("user", user), check_scope_field("agent", agent))
+        if named == (None, None):
+            raise ScopeRequired("say whose memory this is: user='…' or agent='…'")
+        return Scope(self._vault.tenant, *named, check_scope_field("session", session))
+
+
+class ScopedMemory:
+    """A Memory with user, agent and session filled in. A field that was not named matches any in a read."""
+
+    def __init__(self, memory: Memory, *, user: str | None, agent: str | None, session: str | None) -> None:
+        self.memory = memory
+        self._write = {"user": user, "agent": agent, "session": session}
+        self._read = {name: value for name, value in self._write.items() if value is not None}
+
+    def add(self, content: str | Message | Sequence[str | Message], **options: Any) -> Added:
+        return self.memory.add(content, **{**self._write, **options})
+
+    def load_file(self, path: str | os.PathLike[str], **options: Any) -> Imported:
+        return self.memory.load_file(path, **{**self._write, **options})
+
+    def search(self, question: str, **options: Any) -> Hits:
+        return self.memory.search(question, **{**self._read, **options})
+
+    def context(self, question: str, **options: Any) -> Context:
+        return self.memory.context(question, **{**self._read, **options})
+
+    def ask(self, question: str, **options: Any) -> Answer:
+        return self.memory.ask(question, **{**self._read, **options})
+
+    def list(self, **options: Any) -> Page:
+        return self.memory.list(**{**self._read, **options})
+
+    def count(self, **options: Any) -> int:
+        return self.memory.count(**{**self._read, **options})
+
+
+def _moment(value: TimeLike | None) -> int | None:
+    return None if value is None else to_micros(value, field="asked_at")

@@ -1,0 +1,66 @@
+"""Embeddings that come after the commit: a remote embedder never stands between a caller and durability.
+
+What is pending needs no list of its own: it is every live cube without a feature of the active embedder.
+"""
+
+from __future__ import annotations
+
+import threading
+
+from mnemic.cube.errors import ModelError, VaultError
+from mnemic.plaintext.ingest.features import FeatureMaker, Progress, embed_pending
+from mnemic.vault.vault import Vault
+
+FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 60.0
+
+
+class PendingEmbeddings:
+    """A thread that embeds what is pending, with growing pauses while the embedder fails. Idle for inline ones."""
+
+    def __init__(self, vault: Vault, maker: FeatureMaker) -> None:
+        self._vault = vault
+        self._maker = maker
+        self._work = threading.Event()
+        self._closing = threading.Event()
+        self._one_at_a_time = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self.last_error: str | None = None
+
+    def kick(self) -> None:
+        """There may be something to embed. Returns at once."""
+        if self._maker.embedder.inline or self._closing.is_set():
+            return
+        self._work.set()
+        if self._thread is None or not self._thread.is_alive():
+            self._thread = threading.Thread(target=self._run, name="mnemic-embeddings", daemon=True)
+            self._thread.start()
+
+    def flush(self, progress: Progress | None = None) -> int:
+        """Embed all that is pending now, in this thread; how many. Raises ModelError when the embedder fails."""
+        with self._one_at_a_time:
+            done = embed_pending(self._vault, self._maker.dense, self._maker.embed, progress)
+        self.last_error = None
+        return done
+
+    def close(self) -> None:
+        """Stop. What is pending stays so, durably, until the next open."""
+        self._closing.set()
+        self._work.set()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join(timeout=5)
+
+    def _run(self) -> None:
+        wait = FIRST_WAIT_S
+        while not self._closing.is_set():
+            self._work.wait()
+            self._work.clear()
+            if self._closing.is_set():
+                return
+            try:
+                self.flush()
+                wait = FIRST_WAIT_S
+            except (ModelError, VaultError) as error:
+                self.last_error = str(error)
+                self._closing.wait(wait)
+                wait = min(2 * wait, LONGEST_WAIT_S)
+                self._work.set()

@@ -1,0 +1,222 @@
+"""Told things become durable cubes: cut, given features, stored in one transaction a scope."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from typing import overload
+
+from mnemic.cube.errors import IdempotencyConflict, InvalidInput
+from mnemic.cube.model import MemCube, Place, Scope
+from mnemic.models.base import FloatArray
+from mnemic.models.vectors import check_vectors
+from mnemic.plaintext.ingest.checked import check_text
+from mnemic.plaintext.ingest.cut import cut
+from mnemic.plaintext.ingest.features import FeatureMaker, Progress, Utterance, speaker_of, utterance
+from mnemic.plaintext.ingest.recalled import find_recalled
+from mnemic.plaintext.ingest.told import Skipped, Told
+from mnemic.vault.codec import Draft
+from mnemic.vault.vault import Vault, Written
+
+IMPORT_BATCH = 500
+
+
+class Added(Sequence[MemCube]):
+    """What an add did: the cubes that now hold what was told, in order, new ones and those that were there.
+
+    `existing` are the ids of cubes that were there already; `skipped` says item by item what was not stored
+    and why. `change_id` is None when nothing had to be written.
+    """
+
+    def __init__(
+        self,
+        cubes: Sequence[MemCube],
+        *,
+        change_id: str | None,
+        existing: Sequence[str],
+        skipped: Sequence[Skipped],
+    ) -> None:
+        self._cubes = tuple(cubes)
+        self.change_id = change_id
+        self.existing = tuple(existing)
+        self.skipped = tuple(skipped)
+
+    @overload
+    def __getitem__(self, index: int) -> MemCube: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[MemCube]: ...
+    def __getitem__(self, index: int | slice) -> MemCube | Sequence[MemCube]:
+        return self._cubes[index]
+
+    def __len__(self) -> int:
+        return len(self._cubes)
+
+    def __repr__(self) -> str:
+        return f"Added({len(self)} cubes, {len(self.existing)} existing, {len(self.skipped)} skipped)"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What an update or delete did: its id (None when there was nothing to do) and the new states of the cubes."""
+
+    id: str | None
+    cubes: tuple[MemCube, ...]
+
+    @property
+    def count(self) -> int:
+        return len(self.cubes)
+
+
+@dataclass(slots=True)
+class Imported:
+    """The account of an import: counts, and every record that did not go in."""
+
+    read: int = 0
+    stored: int = 0
+    existing: int = 0
+    sessions: set[str | None] = field(default_factory=set)
+    skipped: list[Skipped] = field(default_factory=list)
+
+
+def store(
+    vault: Vault, maker: FeatureMaker, scope: Scope, told: Sequence[Told], *, vectors: object = None
+) -> Added:
+    """Store what was told in one scope, durably, in one transaction. O(characters)."""
+    drafts, items = [], []
+    said: list[Utterance] = []
+    for number, one in enumerate(told):
+        for draft, spoken in _pieces(one):
+            drafts.append(draft)
+            said.append(spoken)
+            items.append(number)
+    given = None if vectors is None else _given(vectors, maker, len(told), len(drafts))
+    features = maker.make(said, given)
+    drafts = [replace(draft, features=made) for draft, made in zip(drafts, features, strict=True)]
+    appended = vault.append(scope, drafts)
+    cubes, existing, skipped = [], [], []
+    for number, draft, outcome in zip(items, drafts, appended.outcomes, strict=True):
+        if outcome.reason is not None:
+            skipped.append(Skipped(where=f"message {number}", reason=outcome.reason, id=draft.client_id))
+        if outcome.row is not None:
+            cubes.append(outcome.row.cube_in(scope))
+            if outcome.reason is not None:
+                existing.append(cubes[-1].id)
+    change_id = appended.change.change_id if appended.change else None
+    return Added(cubes, change_id=change_id, existing=existing, skipped=skipped)
+
+
+def store_all(
+    vault: Vault,
+    maker: FeatureMaker,
+    scope: Scope,
+    records: Iterable[Told | Skipped],
+    *,
+    progress: Progress | None = None,
+) -> Imported:
+    """Store the records of a file, each in the session that it names, a few hundred a transaction.
+
+    A record that conflicts with what its id already holds is reported and the rest goes in. Stopped half-way,
+    a second run stores only what is missing, because importers give every record an id.
+    """
+    account = Imported()
+    stream = iter(records)
+    while batch := list(islice(stream, IMPORT_BATCH)):
+        for session, told in _by_session(scope, batch, account):
+            account.sessions.add(session)
+            target = scope._replace(session=session)
+            for added in _store_or_report(vault, maker, target, told, account):
+                account.stored += len(added) - len(added.existing)
+                account.existing += len(added.existing)
+        account.read += len(batch)
+        if progress:
+            progress(account.read, account.read)
+    return account
+
+
+def _by_session(
+    scope: Scope, batch: Sequence[Told | Skipped], account: Imported
+) -> Iterator[tuple[str | None, list[Told]]]:
+    sessions: dict[str | None, list[Told]] = {}
+    for record in batch:
+        if isinstance(record, Skipped):
+            account.skipped.append(record)
+        else:
+            sessions.setdefault(record.session if record.session is not None else scope.session, []).append(
+                record
+            )
+    yield from sessions.items()
+
+
+def _store_or_report(
+    vault: Vault, maker: FeatureMaker, scope: Scope, told: list[Told], account: Imported
+) -> Iterator[Added]:
+    try:
+        yield store(vault, maker, scope, told)
+    except IdempotencyConflict as error:
+        if len(told) == 1:
+            where = f"{told[0].source or 'record'}:{told[0].line or '?'}"
+            account.skipped.append(Skipped(where=where, reason=str(error), id=told[0].id))
+            return
+        for one in told:
+            yield from _store_or_report(vault, maker, scope, [one], account)
+
+
+def _pieces(told: Told) -> Iterator[tuple[Draft, Utterance]]:
+    recalled = find_recalled(told.text)
+    for part, (start, end) in enumerate(cut(told.text)):
+        whole = (start, end) == (0, len(told.text))
+        place = None
+        if not whole or told.source is not None or told.line is not None:
+            place = Place(
+                source=told.source, start=start, end=end, total=len(told.text), part=part, line=told.line
+            )
+        text = told.text[start:end]
+        inside = tuple(
+            (max(first, start) - start, min(last, end) - start)
+            for first, last in recalled
+            if first < end and last > start
+        )
+        draft = Draft(
+            payload=text.encode(),
+            origin=told.origin,
+            at=told.at,
+            role=told.role,
+            name=told.name,
+            labels=told.labels,
+            metadata=told.metadata,
+            place=place,
+            recalled=inside,
+            client_id=told.id,
+        )
+        yield draft, utterance(text, inside, told.name or told.role)
+
+
+def _given(vectors: object, maker: FeatureMaker, told: int, drafts: int) -> FloatArray:
+    if told != drafts:
+        raise InvalidInput(
+            "vectors can be given only for texts short enough to stay in one piece (2,000 characters)"
+        )
+    return check_vectors(vectors, count=told, dim=maker.dense.dim, name=maker.dense.name)
+
+
+def revise(vault: Vault, maker: FeatureMaker, cube: str, text: str, *, reason: str | None = None) -> Change:
+    """A new version of a cube with another text. Raises InvalidText, NotFound."""
+    checked = check_text(text)
+    with vault.snapshot() as snapshot:
+        header = snapshot.head(cube).header
+    recalled = tuple(find_recalled(checked))
+    spoken = utterance(checked, recalled, speaker_of(header))
+    (features,) = maker.make([spoken])
+    change = {"payload": checked.encode(), "recalled": recalled, "place": None, "features": features}
+    return _changed([vault.revise(cube, change, reason=reason)])
+
+
+def remove(vault: Vault, cubes: Sequence[str], *, reason: str | None = None) -> Change:
+    """Tombstones for cubes, all or none. Raises NotFound."""
+    return _changed(vault.remove(cubes, reason=reason))
+
+
+def _changed(written: Sequence[tuple[Written, Scope]]) -> Change:
+    cubes = tuple(row.cube_in(scope) for one, scope in written for row in one.stored)
+    return Change(written[0][0].change_id if written else None, cubes)

@@ -1,0 +1,94 @@
+"""What is there, without a question: lists, counts, sessions and users. In the order it was told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+import numpy as np
+
+from mnemic.cube.checks import require_count
+from mnemic.cube.errors import InvalidOption
+from mnemic.cube.model import MemCube
+from mnemic.cube.times import to_datetime
+from mnemic.plaintext.recall.filters import Filter, Reach
+from mnemic.plaintext.recall.search import Recall
+
+
+class Page(list[MemCube]):
+    """Some cubes; `next` is the cursor of what follows, None at the end."""
+
+    def __init__(self, cubes: Iterable[MemCube], next_cursor: str | None) -> None:
+        super().__init__(cubes)
+        self.next = next_cursor
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One exact scope in use: how many live cubes it holds and from when to when they were said."""
+
+    user: str | None
+    agent: str | None
+    session: str | None
+    count: int
+    first_at: datetime
+    last_at: datetime
+
+
+def browse(recall: Recall, reach: Reach, *, where: Filter, limit: int, after: str | None) -> Page:
+    """Live cubes in the order they were told. O(rows within reach + limit)."""
+    require_count(limit=limit)
+    start = _cursor(after)
+    found: list[tuple[int, int]] = []
+    cubes: list[MemCube] = []
+    with recall.cache.lock, recall.vault.snapshot() as snapshot:
+        for view in recall.visible(snapshot, reach, where):
+            seqs = view.entry.index.seq[view.rows]
+            if view.space < start[0]:
+                continue
+            if view.space == start[0]:
+                seqs = seqs[seqs > start[1]]
+            wanted = seqs[: limit + 1 - len(found)].tolist()
+            found += [(view.space, seq) for seq in wanted]
+            cubes += snapshot.cubes(view.space, wanted)
+            if len(found) > limit:
+                break
+    more = len(found) > limit
+    return Page(cubes[:limit], f"{found[limit - 1][0]}:{found[limit - 1][1]}" if more else None)
+
+
+def count(recall: Recall, reach: Reach, *, where: Filter) -> int:
+    """How many live cubes. O(rows within reach)."""
+    with recall.cache.lock, recall.vault.snapshot() as snapshot:
+        return sum(int(view.mask.sum()) for view in recall.visible(snapshot, reach, where))
+
+
+def sessions(recall: Recall, reach: Reach) -> list[Session]:
+    """Every exact scope in use, the one that was spoken in last first. O(rows within reach)."""
+    out = []
+    with recall.cache.lock, recall.vault.snapshot() as snapshot:
+        for view in recall.visible(snapshot, reach, Filter()):
+            index, rows = view.entry.index, view.rows
+            for number in np.unique(index.scope[rows]).tolist():
+                at = index.at[rows[index.scope[rows] == number]]
+                names = view.scopes[number]
+                first, last = to_datetime(int(at.min())), to_datetime(int(at.max()))
+                out.append(Session(names.user, names.agent, names.session, len(at), first, last))
+    return sorted(out, key=lambda one: (one.last_at, one.session or ""), reverse=True)
+
+
+def users(recall: Recall) -> list[str]:
+    """Every user that something was told about, by name. O(users)."""
+    with recall.vault.snapshot() as snapshot:
+        return sorted(row.user for row in snapshot.spaces() if row.user is not None and row.last_seq > 0)
+
+
+def _cursor(after: str | None) -> tuple[int, int]:
+    if after is None:
+        return 0, 0
+    try:
+        space, seq = after.split(":")
+        return int(space), int(seq)
+    except (ValueError, AttributeError) as error:
+        raise InvalidOption(f"after={after!r} is no cursor; use the `next` of the page before") from error

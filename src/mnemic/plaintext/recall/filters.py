@@ -1,0 +1,171 @@
+"""`where` and scopes as row masks, applied before anything is ranked.
+
+`{"field": value | [any of] | {"gte": …, "gt": …, "lte": …, "lt": …, "not": …}}`; all entries must hold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mnemic.cube.errors import InvalidFilter, InvalidTime, ScopeRequired
+from mnemic.cube.model import ANY, Kind, Origin, Scope, ScopeField, Unset, check_scope_field
+from mnemic.cube.times import to_micros
+from mnemic.index.columns import HeaderColumns
+from mnemic.index.scope import ScopeIndex
+
+BoolArray = NDArray[np.bool_]
+Where = Mapping[str, Any]
+Test = Callable[[Any], bool]
+Columns = Callable[[], HeaderColumns]
+
+_TIMES = ("at", "recorded_at", "valid")
+_CODES = {"kind": Kind, "origin": Origin}
+_HEADERS = ("labels", "role", "name")
+_SCOPES = ("session", "agent")
+FIELDS = (*_HEADERS, *_CODES, *_SCOPES, *_TIMES, "metadata.<key>")
+_ORDER: dict[str, Callable[[Any, Any], Any]] = {
+    "gte": lambda have, want: have >= want,
+    "gt": lambda have, want: have > want,
+    "lte": lambda have, want: have <= want,
+    "lt": lambda have, want: have < want,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """What a read may see: a field left out (ANY) matches anything, a given one exactly, None only "unset"."""
+
+    user: ScopeField = ANY
+    agent: ScopeField = ANY
+    session: ScopeField = ANY
+
+    @classmethod
+    def of(cls, user: ScopeField, agent: ScopeField, session: ScopeField, *, everyone: bool = False) -> Reach:
+        """Raises ScopeRequired unless a user or an agent is named, or `everyone` is."""
+        for field, value in (("user", user), ("agent", agent), ("session", session)):
+            if not isinstance(value, Unset):
+                check_scope_field(field, value)
+        if not everyone and not isinstance(user, str) and not isinstance(agent, str):
+            raise ScopeRequired("say whose memory: user='…' or agent='…' (or everyone=True for all of them)")
+        return cls(user, agent, session)
+
+    def has(self, names: Scope) -> bool:
+        return all(
+            isinstance(want, Unset) or want == have
+            for want, have in (
+                (self.user, names.user),
+                (self.agent, names.agent),
+                (self.session, names.session),
+            )
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """A checked `where`. Raises InvalidFilter at construction for an unknown field, operator or value."""
+
+    tests: tuple[tuple[str, tuple[tuple[str, Any], ...]], ...] = ()
+
+    @classmethod
+    def of(cls, where: Where | None) -> Filter:
+        if where is None:
+            return cls()
+        if not isinstance(where, Mapping):
+            raise InvalidFilter(f"where must be a dict such as {{'labels': 'travel'}}, got {where!r:.80}")
+        return cls(tuple((field, _conditions(field, wanted)) for field, wanted in where.items()))
+
+    def mask(
+        self, index: ScopeIndex, scopes: Mapping[int, Scope], reach: Reach, columns: Columns, now: int
+    ) -> BoolArray:
+        """(rows,) what the reader may see, that has not expired and that passes. O(rows), vectorised."""
+        seen = np.zeros(max(scopes, default=0) + 1, np.bool_)
+        for number, names in scopes.items():
+            seen[number] = reach.has(names) and all(
+                _accepts(conditions, getattr(names, field))
+                for field, conditions in self.tests
+                if field in _SCOPES
+            )
+        mask = seen[index.scope] & (index.expires_at > now)
+        for field, conditions in self.tests:
+            if field in _SCOPES:
+                continue
+            if field == "valid":
+                for _, moment in conditions:
+                    mask &= (index.valid_from <= moment) & (moment < index.valid_to)
+            elif field in _TIMES or field in _CODES:
+                column = getattr(index, field)
+                for operator, wanted in conditions:
+                    mask &= _compare(operator, column, wanted)
+            else:
+                mask &= columns().rows_where(field, lambda value, tests=conditions: _accepts(tests, value))
+        return mask
+
+
+def _conditions(field: str, wanted: Any) -> tuple[tuple[str, Any], ...]:
+    known = field in FIELDS[:-1] or (field.startswith("metadata.") and len(field) > 9)
+    if not known:
+        raise InvalidFilter(f"unknown field {field!r} in where; there are {', '.join(FIELDS)}")
+    if isinstance(wanted, Mapping):
+        out = []
+        for operator, value in wanted.items():
+            if operator not in _ORDER and operator != "not":
+                raise InvalidFilter(
+                    f"unknown operator {operator!r} for {field}; there are {', '.join(_ORDER)} and not"
+                )
+            if field == "valid":
+                raise InvalidFilter("'valid' takes one time: the facts that were true then")
+            if operator == "not":
+                out.append(("not", tuple(_value(field, one) for one in _listed(value))))
+            else:
+                out.append((operator, _value(field, value)))
+        return tuple(out)
+    values = tuple(_value(field, one) for one in _listed(wanted))
+    return (("valid", values[0]),) if field == "valid" and len(values) == 1 else (("in", values),)
+
+
+def _listed(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, list | tuple | set | frozenset) else (value,)
+
+
+def _value(field: str, value: Any) -> Any:
+    if field in _TIMES:
+        try:
+            return to_micros(value, field=field)
+        except InvalidTime as error:
+            raise InvalidFilter(f"where: {error}") from error
+    if field in _CODES:
+        names = [member.name for member in _CODES[field]]
+        if isinstance(value, _CODES[field]):
+            return int(value)
+        if value not in names:
+            raise InvalidFilter(f"{field}={value!r} in where must be one of {', '.join(names)}")
+        return int(_CODES[field][value])
+    if value is not None and not isinstance(value, str | int | float | bool):
+        raise InvalidFilter(f"{field}={value!r:.80} in where must be text, a number, true, false or None")
+    return value
+
+
+def _compare(operator: str, column: NDArray[np.int64], wanted: Any) -> Any:
+    if operator in ("in", "not"):
+        found = np.isin(column, np.array(wanted, np.int64))
+        return ~found if operator == "not" else found
+    return _ORDER[operator](column, wanted)
+
+
+def _accepts(conditions: Sequence[tuple[str, Any]], value: Any) -> bool:
+    for operator, wanted in conditions:
+        if operator == "in":
+            held = value in wanted
+        elif operator == "not":
+            held = value not in wanted
+        else:
+            comparable = value is not None and isinstance(value, str) == isinstance(wanted, str)
+            held = comparable and bool(_ORDER[operator](value, wanted))
+        if not held:
+            return False
+    return True

@@ -1,0 +1,165 @@
+"""Search: catch the indexes up, mask what may be seen, rank it, and fetch the texts, all in one snapshot."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mnemic.cube.checks import require_count
+from mnemic.cube.errors import InvalidText, ModelError
+from mnemic.cube.model import MemCube, Scope, Unset
+from mnemic.cube.times import now
+from mnemic.index.cache import Entry, IndexCache
+from mnemic.models.base import Embedder, TokenEmbedder
+from mnemic.models.vectors import check_vectors
+from mnemic.plaintext.recall.filters import BoolArray, Filter, Reach
+from mnemic.plaintext.recall.question import Question, parse_question
+from mnemic.plaintext.recall.rank import Ranked, Weights, rank
+from mnemic.vault.vault import Snapshot, Vault
+
+MAX_QUESTION_CHARS = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A cube that answers, its final score, and what each signal added to it."""
+
+    cube: MemCube
+    score: float
+    signals: Mapping[str, float]
+
+    @property
+    def text(self) -> str:
+        return self.cube.text
+
+    def __repr__(self) -> str:
+        return f"Hit({self.score:.2f}, {self.cube!r})"
+
+
+class Hits(list[Hit]):
+    """Hits, best first; `notes` says which signals were missing and why, by name."""
+
+    def __init__(self, hits: Iterable[Hit], notes: Mapping[str, str]) -> None:
+        super().__init__(hits)
+        self.notes = dict(notes)
+
+
+@dataclass(frozen=True, slots=True)
+class Visible:
+    """One space as a reader sees it: its index, the scopes' names, and the rows that may be seen."""
+
+    space: int
+    entry: Entry
+    scopes: Mapping[int, Scope]
+    mask: BoolArray
+
+    @property
+    def rows(self) -> np.ndarray[Any, np.dtype[np.intp]]:
+        return np.flatnonzero(self.mask)
+
+
+class Recall:
+    """The reading side of plaintext memory. Thread-safe: one search at a time an open memory."""
+
+    def __init__(
+        self, vault: Vault, embedder: Embedder, cache: IndexCache, weights: Weights | None = None
+    ) -> None:
+        self.vault = vault
+        self._embedder = embedder
+        self.cache = cache
+        self._weights = weights or Weights()
+
+    def visible(self, snapshot: Snapshot, reach: Reach, where: Filter) -> list[Visible]:
+        """The spaces within reach, caught up and masked. Call it under `cache.lock`. O(rows + new changes)."""
+        if isinstance(reach.user, Unset):
+            spaces = [row.space for row in snapshot.spaces()]
+        else:
+            found = snapshot.space_of(reach.user)
+            spaces = [] if found is None else [found]
+        out = []
+        moment = now()
+        for space in spaces:
+            scopes = snapshot.scopes(space)
+            if not any(reach.has(names) for names in scopes.values()):
+                continue
+            entry = self.cache.catch_up(snapshot, space)
+            if entry is None:
+                continue
+
+            def columns(space: int = space) -> Any:
+                return self.cache.columns(snapshot, space)
+
+            out.append(Visible(space, entry, scopes, where.mask(entry.index, scopes, reach, columns, moment)))
+        return out
+
+    def search(
+        self,
+        text: str,
+        reach: Reach,
+        *,
+        k: int = 10,
+        where: Filter | None = None,
+        asked_at: int | None = None,
+    ) -> Hits:
+        """The k best cubes, or fewer, best first. O(rows within reach), all of them scored with every signal."""
+        require_count(k=k)
+        question = self.question(text, asked_at=asked_at)
+        with self.cache.lock, self.vault.snapshot() as snapshot:
+            views = self.visible(snapshot, reach, where or Filter())
+            ranked = self.rank(question, views, k=k)
+            return Hits(self.fetch(snapshot, views, ranked), self.notes(question, views))
+
+    def question(self, text: str, *, asked_at: int | None = None) -> Question:
+        """Parse and embed a question. Raises InvalidText; a failing remote embedder leaves out the dense signal."""
+        if not isinstance(text, str) or not text.strip():
+            raise InvalidText("the question is empty; ask in a few words, or use list() for everything")
+        if len(text) > MAX_QUESTION_CHARS:
+            raise InvalidText(
+                f"the question has {len(text):,} characters; at most {MAX_QUESTION_CHARS:,} are allowed"
+            )
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise InvalidText(f"the question is not valid Unicode at character {error.start}") from error
+        moment = now() if asked_at is None else asked_at
+        if isinstance(self._embedder, TokenEmbedder):
+            return parse_question(text, asked_at=moment, tokens=self._embedder.tokenize([text])[0])
+        try:
+            raw = self._embedder.embed([text])
+        except ModelError:
+            return parse_question(text, asked_at=moment)
+        vector = check_vectors(raw, count=1, dim=self._embedder.dim, name=self._embedder.name)[0]
+        return parse_question(text, asked_at=moment, vector=vector)
+
+    def notes(self, question: Question, views: Sequence[Visible]) -> dict[str, str]:
+        """What was not as it should be: signals that are missing for some or all cubes."""
+        if question.tokens is None and question.vector is None:
+            return {"dense": "unavailable: the embedder did not answer"}
+        pending = sum(len(view.entry.index.pending()) for view in views)
+        return {"dense": f"pending for {pending} cubes; flush() waits for them"} if pending else {}
+
+    def rank(self, question: Question, views: Sequence[Visible], *, k: int) -> list[Ranked]:
+        return rank(
+            question,
+            [view.entry.index for view in views],
+            [view.mask for view in views],
+            weights=self._weights,
+            k=k,
+        )
+
+    def fetch(self, snapshot: Snapshot, views: Sequence[Visible], ranked: Sequence[Ranked]) -> list[Hit]:
+        """The cubes of ranked rows. O(k)."""
+        seqs: dict[int, list[int]] = {}
+        for one in ranked:
+            seqs.setdefault(one.index, []).append(int(views[one.index].entry.index.seq[one.row]))
+        cubes = {
+            number: dict(zip(wanted, snapshot.cubes(views[number].space, wanted), strict=True))
+            for number, wanted in seqs.items()
+        }
+        return [
+            Hit(cubes[one.index][int(views[one.index].entry.index.seq[one.row])], one.score, one.signals)
+            for one in ranked
+        ]
