@@ -35,7 +35,7 @@ _HOMES = {
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
-        raise AttributeError(f"module 'mnemic' has no attribute {name!r}; public names are {', '.join(__all__)}")
+        raise AttributeError(f"mnemic has no attribute {name!r}; its public names: {', '.join(__all__)}")
     from importlib import import_module
 
     value = globals()[name] = getattr(import_module(_HOMES[name]), name)

@@ -1,4 +1,7 @@
-"""Memory: the facade. Every verb is a few lines that call the rooms below; there is no logic of its own here."""
+"""Memory: the facade. Every verb is a few lines that call the rooms below;
+
+there is no logic of its own here.
+"""
 
 from __future__ import annotations
 
@@ -41,9 +44,9 @@ def open(
 ) -> Memory:
     """Open a memory, making it if it is new.
 
-    vault: a path, sqlite:///path or postgresql://…; default: a file in the user's data folder (`where()` names it).
-    embedder: "static", "minilm", "openai:<model>" or an Embedder; default: the one the vault was made with, and
-        "static" for a new one. Raises EmbedderMismatch when the vault's vectors come from another.
+    vault: a path, sqlite:///path or postgresql://…; default: a file in the user's data folder (`where()`
+    names it). embedder: "static", "minilm", "openai:<model>" or an Embedder; default: the one the vault was
+    made with, and "static" for a new one. Raises EmbedderMismatch when the vault's vectors come from another.
     model: a LanguageModel for `ask`; default none, and everything works without.
     index_bytes: how much of all indexes may stay in memory.
 
@@ -75,7 +78,10 @@ class Explanation:
 
 
 class Memory:
-    """One tenant's memory in an open vault. Thread-safe; other processes may use the same vault. See `open`."""
+    """One tenant's memory in an open vault. Thread-safe; other processes may use the same vault.
+
+    See `open`.
+    """
 
     def __init__(self, parts: Parts, *, model: LanguageModel | None = None) -> None:
         self._parts = parts
@@ -101,9 +107,9 @@ class Memory:
     ) -> Added:
         """Remember a text or messages, verbatim; durable when this returns. One transaction, O(characters).
 
-        content: text, one message or a list, OpenAI's format: "role", "content", and also "name", "at", "id" (yours,
-            unique in the exact scope), "metadata", "labels". The keywords hold where a message does not say it.
-        vectors: (messages, dim) of the vault's embedder, if you have them already.
+        content: text, one message or a list, OpenAI's format: "role", "content", and also "name", "at", "id"
+        (yours, unique in the exact scope), "metadata", "labels". The keywords hold where a message does not
+        say it. vectors: (messages, dim) of the vault's embedder, if you have them already.
 
         Raises InvalidInput and its kinds, ScopeRequired, IdempotencyConflict; then nothing was stored.
         """
@@ -124,7 +130,8 @@ class Memory:
         progress: Progress | None = None,
         **options: Any,
     ) -> Imported:
-        """Read an export or notes (see docs/import.md) into memory; the account says what did not go in and why.
+        """Read an export or notes (see docs/import.md) into memory; the account says what did not go in and
+        why.
 
         Importing again stores only what is new. Raises InvalidFile, InvalidOption. O(characters).
         """
@@ -160,10 +167,11 @@ class Memory:
         where: Where | None = None,
         asked_at: TimeLike | None = None,
     ) -> Hits:
-        """The k cubes (or fewer) that answer best, best first, each with what every signal added to its score.
+        """The k cubes (or fewer) that answer best, best first, each with what every signal added to its
+        score.
 
-        user, agent, session: left out matches any, a name exactly, None only "unset". Filters apply before ranking.
-        asked_at: when the question is asked (default now): "last summer" is read from there.
+        user, agent, session: left out matches any, a name exactly, None only "unset". Filters apply before
+        ranking. asked_at: when the question is asked (default now): "last summer" is read from there.
 
         Raises ScopeRequired, InvalidFilter, InvalidText. O(cubes within reach), all scored with every signal.
         """
@@ -216,7 +224,8 @@ class Memory:
         asked_at: TimeLike | None = None,
         model: LanguageModel | None = None,
     ) -> Answer:
-        """Answer from memory, citing cubes: by the language model if there is one, else in the memory's own words.
+        """Answer from memory, citing cubes: by the language model if there is one, else in the memory's own
+        words.
 
         Says so when the memory does not hold it. Raises as `search` does, and ModelError.
         """
@@ -262,16 +271,19 @@ class Memory:
 
     def sessions(
         self, *, user: ScopeField = ANY, agent: ScopeField = ANY, everyone: bool = False
-    ) -> list[Session]:
+    ) -> Sequence[Session]:
         """Every exact scope in use, the latest first."""
         return sessions(self._recall, Reach.of(user, agent, ANY, everyone=everyone))
 
-    def users(self) -> list[str]:
+    def users(self) -> Sequence[str]:
         """Every user that has a memory here."""
         return users(self._recall)
 
     def get(self, id: str, *, version: int | None = None) -> MemCube:
-        """A cube's current state, or its `version` (1 is the first). Raises NotFound, also for a deleted one."""
+        """A cube's current state, or its `version` (1 is the first).
+
+        Raises NotFound, also for a deleted one.
+        """
         with self._vault.snapshot() as snapshot:
             if version is None:
                 cube = snapshot.head(id)
@@ -283,7 +295,7 @@ class Memory:
             raise NotFound(f"cube {id} has versions 1 to {len(versions)}, not {version!r}")
         return versions[version - 1]
 
-    def history(self, id: str) -> list[MemCube]:
+    def history(self, id: str) -> Sequence[MemCube]:
         """Every version of a cube, oldest first, tombstones included. Raises NotFound."""
         with self._vault.snapshot() as snapshot:
             return snapshot.history(id)

@@ -1,4 +1,7 @@
-"""The parts of an open text memory: which features a vault is searched by, what makes them, what ranks them."""
+"""The parts of an open text memory:
+
+which features a vault is searched by, what makes them, what ranks them.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +46,8 @@ def open_parts(
         lexical = vault.add_model(LEXICAL_VERSION, 0)
     if lexical.name != LEXICAL_VERSION:
         raise EmbedderMismatch(
-            f"the words of this vault were indexed by {lexical.name!r}, this mnemic uses {LEXICAL_VERSION!r}. "
+            f"the words of this vault were indexed by {lexical.name!r}, this mnemic uses "
+            f"{LEXICAL_VERSION!r}. "
             f"Run: mnemic reembed {vault.database.location}"
         )
     if dense is None:
@@ -63,8 +67,8 @@ def reembed(vault: Vault, embedder: str | Embedder | None = None, *, progress: P
     """Make features of every cube with another embedder (default: the one in use) and the current analyser.
 
     Returns how many features were made. The old ones go on serving until the last is there, then the vault is
-    searched by the new ones; stopped half-way, the next run goes on where this one was. Open memories of other
-    processes are told to open again. O(cubes).
+    searched by the new ones; stopped half-way, the next run goes on where this one was. Open memories of
+    other processes are told to open again. O(cubes).
     """
     with vault.snapshot() as snapshot:
         active = {model.dim == 0: model for model in snapshot.models() if model.active}
@@ -94,6 +98,7 @@ def _choose(embedder: str | Embedder | None, dense: ModelRow | None) -> Embedder
         if other.name == dense.name:
             return other
     raise EmbedderMismatch(
-        f"the vectors of this vault come from {dense.name!r}, which is not built in: open it with embedder=…, or "
+        f"the vectors of this vault come from {dense.name!r}, which is not built in: open it with "
+        "embedder=…, or "
         "change it for good with `mnemic reembed`"
     )

@@ -55,7 +55,10 @@ class FeatureMaker:
         return out
 
     def embed(self, said: Sequence[Utterance]) -> list[bytes]:
-        """The dense feature of each: token ids for a static embedder, else a float16 vector. Raises ModelError."""
+        """The dense feature of each: token ids for a static embedder, else a float16 vector.
+
+        Raises ModelError.
+        """
         texts = [one.spoken for one in said]
         if isinstance(self.embedder, TokenEmbedder):
             return [ids.tobytes() for ids in self.embedder.tokenize(texts)]

@@ -15,7 +15,10 @@ FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 60.0
 
 
 class PendingEmbeddings:
-    """A thread that embeds what is pending, with growing pauses while the embedder fails. Idle for inline ones."""
+    """A thread that embeds what is pending, with growing pauses while the embedder fails.
+
+    Idle for inline ones.
+    """
 
     def __init__(self, vault: Vault, maker: FeatureMaker) -> None:
         self._vault = vault
@@ -36,7 +39,10 @@ class PendingEmbeddings:
             self._thread.start()
 
     def flush(self, progress: Progress | None = None) -> int:
-        """Embed all that is pending now, in this thread; how many. Raises ModelError when the embedder fails."""
+        """Embed all that is pending now, in this thread; how many.
+
+        Raises ModelError when the embedder fails.
+        """
         with self._one_at_a_time:
             done = embed_pending(self._vault, self._maker.dense, self._maker.embed, progress)
         self.last_error = None

@@ -58,7 +58,9 @@ class Added(Sequence[MemCube]):
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What an update or delete did: its id (None when there was nothing to do) and the new states of the cubes."""
+    """What an update or delete did: its id (None when there was nothing to do) and the new states of the
+    cubes.
+    """
 
     id: str | None
     cubes: tuple[MemCube, ...]

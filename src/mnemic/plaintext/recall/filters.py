@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -38,7 +39,9 @@ _ORDER: dict[str, Callable[[Any, Any], Any]] = {
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """What a read may see: a field left out (ANY) matches anything, a given one exactly, None only "unset"."""
+    """What a read may see: a field left out (ANY) matches anything, a given one exactly, None only
+    "unset".
+    """
 
     user: ScopeField = ANY
     agent: ScopeField = ANY
@@ -102,7 +105,7 @@ class Filter:
                 for operator, wanted in conditions:
                     mask &= _compare(operator, column, wanted)
             else:
-                mask &= columns().rows_where(field, lambda value, tests=conditions: _accepts(tests, value))
+                mask &= columns().rows_where(field, partial(_accepts, conditions))
         return mask
 
 
@@ -129,7 +132,7 @@ def _conditions(field: str, wanted: Any) -> tuple[tuple[str, Any], ...]:
 
 
 def _listed(value: Any) -> Sequence[Any]:
-    return value if isinstance(value, list | tuple | set | frozenset) else (value,)
+    return tuple(value) if isinstance(value, list | tuple | set | frozenset) else (value,)
 
 
 def _value(field: str, value: Any) -> Any:

@@ -73,7 +73,10 @@ class Recall:
         self._weights = weights or Weights()
 
     def visible(self, snapshot: Snapshot, reach: Reach, where: Filter) -> list[Visible]:
-        """The spaces within reach, caught up and masked. Call it under `cache.lock`. O(rows + new changes)."""
+        """The spaces within reach, caught up and masked. Call it under `cache.lock`.
+
+        O(rows + new changes).
+        """
         if isinstance(reach.user, Unset):
             spaces = [row.space for row in snapshot.spaces()]
         else:
@@ -104,7 +107,10 @@ class Recall:
         where: Filter | None = None,
         asked_at: int | None = None,
     ) -> Hits:
-        """The k best cubes, or fewer, best first. O(rows within reach), all of them scored with every signal."""
+        """The k best cubes, or fewer, best first.
+
+        O(rows within reach), all of them scored with every signal.
+        """
         require_count(k=k)
         question = self.question(text, asked_at=asked_at)
         with self.cache.lock, self.vault.snapshot() as snapshot:
@@ -113,7 +119,10 @@ class Recall:
             return Hits(self.fetch(snapshot, views, ranked), self.notes(question, views))
 
     def question(self, text: str, *, asked_at: int | None = None) -> Question:
-        """Parse and embed a question. Raises InvalidText; a failing remote embedder leaves out the dense signal."""
+        """Parse and embed a question. Raises InvalidText;
+
+        a failing remote embedder leaves out the dense signal.
+        """
         if not isinstance(text, str) or not text.strip():
             raise InvalidText("the question is empty; ask in a few words, or use list() for everything")
         if len(text) > MAX_QUESTION_CHARS:
