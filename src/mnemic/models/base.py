@@ -17,8 +17,9 @@ TokenIds = NDArray[np.uint16]
 class Embedder(Protocol):
     """Text to vectors.
 
-    `name` identifies weights and settings: two embedders with one name must give equal vectors. `inline = True`
-    declares that `embed` is fast and cannot fail (in process, no network), so that it may run inside `add`.
+    `name` identifies weights and settings: two embedders with one name must give equal vectors. `inline =
+    True` declares that `embed` is fast and cannot fail (in process, no network), so that it may run inside
+    `add`.
     """
 
     name: str
@@ -32,7 +33,9 @@ class Embedder(Protocol):
 
 @runtime_checkable
 class TokenEmbedder(Embedder, Protocol):
-    """A static embedder: a table of token vectors, pooled later with the statistics of the space they live in."""
+    """A static embedder: a table of token vectors, pooled later with the statistics of the space they live
+    in.
+    """
 
     @property
     def table(self) -> NDArray[Any]:
@@ -46,7 +49,9 @@ class TokenEmbedder(Embedder, Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """What a call cost. `cost` is in the currency of the configured prices, None where none are configured."""
+    """What a call cost. `cost` is in the currency of the configured prices, None where none are
+    configured.
+    """
 
     input_tokens: int = 0
     output_tokens: int = 0
@@ -55,7 +60,10 @@ class Usage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Completion:
-    """An answer of a language model; `parsed` is set when a JSON schema was asked for and the answer satisfies it."""
+    """An answer of a language model;
+
+    `parsed` is set when a JSON schema was asked for and the answer satisfies it.
+    """
 
     text: str
     usage: Usage
@@ -65,8 +73,13 @@ class Completion:
 class LanguageModel(Protocol):
     """Chat messages to text."""
 
-    name: str
-    context_tokens: int | None
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def context_tokens(self) -> int | None:
+        """What fits into one call, prompt and answer together; None where it is not known."""
+        ...
 
     def complete(
         self,
@@ -81,5 +94,8 @@ class LanguageModel(Protocol):
         ...
 
     def count_tokens(self, text: str) -> int:
-        """Tokens of `text` under this model's tokenizer; an estimate where the model does not say (see docs)."""
+        """Tokens of `text` under this model's tokenizer;
+
+        an estimate where the model does not say (see docs).
+        """
         ...
