@@ -38,6 +38,15 @@ def new_ids(count: int) -> list[bytes]:
     return out
 
 
+def _renew_lock() -> None:
+    global _lock
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):  # another thread of the parent may have held it
+    os.register_at_fork(after_in_child=_renew_lock)
+
+
 def named_id(name: bytes) -> bytes:
     """UUIDv5 of `name`: the same in every vault, so that two imports of one record meet in a merge."""
     digest = bytearray(hashlib.sha1(_NAMESPACE + name, usedforsecurity=False).digest()[:16])

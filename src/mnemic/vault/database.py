@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
+from weakref import WeakSet
 
 from sqlalchemy import BindParameter, bindparam
 from sqlalchemy.dialects import postgresql, sqlite
@@ -135,24 +137,39 @@ class ForkSafeLock:
     """A lock that a forked child finds free, whoever held it in the parent."""
 
     def __init__(self) -> None:
-        self._pid = os.getpid()
         self._lock = threading.Lock()
+        self._holder = 0  # the process whose thread holds it
+        _locks.add(self)
 
     def __enter__(self) -> None:
-        if os.getpid() != self._pid:
-            self._pid, self._lock = os.getpid(), threading.Lock()
         self._lock.acquire()
+        self._holder = os.getpid()
 
     def __exit__(self, *_: object) -> None:
-        if os.getpid() == self._pid:
+        if self._holder == os.getpid():  # else it was taken before the fork, and is a new lock by now
             self._lock.release()
+
+    def renew(self) -> None:
+        self._lock, self._holder = threading.Lock(), 0
+
+
+_locks: WeakSet[ForkSafeLock] = WeakSet()
+
+
+def _renew_locks() -> None:
+    for lock in _locks:
+        lock.renew()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_locks)
 
 
 class Pool:
     """Idle connections, last in first out. Thread-safe; a forked child starts empty.
 
-    Connections inherited through fork are kept referenced and unused: closing one in the child would tell
-    SQLite that the last user of the file is gone.
+    Connections inherited through fork are kept referenced and unused: closing one in the child would end the
+    parent's session. A database whose connections may not even exist during a fork pauses its pools for it.
     """
 
     def __init__(self, connect: Callable[[], Any], *, usable: Callable[[Any], bool] = lambda _: True) -> None:
@@ -160,25 +177,23 @@ class Pool:
         self._usable = usable
         self._idle: list[Any] = []
         self._inherited: list[Any] = []
+        self._lent: dict[int, int] = {}  # connections in use, by thread
+        self._paused = False
         self._closed = False
         self._pid = os.getpid()
         self._lock = ForkSafeLock()
 
     @contextmanager
     def connection(self) -> Iterator[Any]:
-        with self._lock:
-            self._leave_inherited()
-            if self._closed:
-                raise VaultClosed("this vault was closed; open it again with mnemic.open(...)")
-            connection = self._idle.pop() if self._idle else None
-        if connection is None:
-            connection = self._connect()
-        owner = os.getpid()
+        owner, thread = os.getpid(), threading.get_ident()
+        connection = self._take(thread)
         try:
+            if connection is None:
+                connection = self._connect()
             yield connection
         finally:
             if os.getpid() == owner:
-                self._give_back(connection)
+                self._give_back(connection, thread)
 
     def close(self) -> None:
         with self._lock:
@@ -188,8 +203,44 @@ class Pool:
         for connection in idle:
             connection.close()
 
-    def _give_back(self, connection: Any) -> None:
+    def pause(self, seconds: float) -> bool:
+        """Close every connection and lend none until `resume`; False when some were still in use by then."""
+        deadline = time.monotonic() + seconds
+        while True:
+            with self._lock:
+                self._leave_inherited()
+                self._paused = True
+                idle, self._idle = self._idle, []
+                in_use = bool(self._lent)
+            for connection in idle:
+                connection.close()
+            if not in_use or time.monotonic() > deadline:
+                return not in_use
+            time.sleep(0.001)
+
+    def resume(self) -> None:
+        self._paused = False
+
+    def _take(self, thread: int) -> Any:
+        """An idle connection or None. While paused, only for who has one already, so that they can finish."""
+        while True:
+            with self._lock:
+                self._leave_inherited()
+                if self._closed:
+                    raise VaultClosed("this vault was closed; open it again with mnemic.open(...)")
+                if not self._paused or thread in self._lent:
+                    self._lent[thread] = self._lent.get(thread, 0) + 1
+                    return self._idle.pop() if self._idle else None
+            time.sleep(0.001)
+
+    def _give_back(self, connection: Any, thread: int) -> None:
         with self._lock:
+            if self._lent[thread] == 1:
+                del self._lent[thread]
+            else:
+                self._lent[thread] -= 1
+            if connection is None:
+                return
             keep = not self._closed and len(self._idle) < _MAX_IDLE and self._usable(connection)
             if keep:
                 self._idle.append(connection)
@@ -200,4 +251,4 @@ class Pool:
         if os.getpid() != self._pid:
             self._pid = os.getpid()
             self._inherited.extend(self._idle)
-            self._idle = []
+            self._idle, self._lent = [], {}

@@ -28,6 +28,7 @@ from mnemic.cube.errors import (
     VaultFull,
     VaultReadOnly,
 )
+from mnemic.vault import forking
 from mnemic.vault.database import ForkSafeLock, Pool, Transaction
 
 BUSY_TIMEOUT_S = 30
@@ -74,9 +75,11 @@ class SQLite:
                 f"SQLite {sqlite3.sqlite_version} is too old; mnemic needs 3.37 or later (newer Python)"
             )
         self._refuse_what_cannot_be_a_vault()
-        self._readers = Pool(self._connect)
-        self._writers = Pool(self._connect)
+        self._readers = Pool(self._connect, usable=_is_idle)
+        self._writers = Pool(self._connect, usable=_is_idle)
         self._write_lock = ForkSafeLock()
+        self._torn = False
+        forking.guard(self)
         with self._typed_errors():  # fail at open, not at the first use
             self._prepare()
 
@@ -111,7 +114,21 @@ class SQLite:
                     f"{self.path}: SQLite could not switch to WAL here (mode {mode}); use a local disk"
                 )
 
+    def before_fork(self, seconds: float) -> bool:
+        """Close every connection; False when some were in use for longer than that."""
+        return self._readers.pause(seconds) & self._writers.pause(seconds)
+
+    def after_fork(self, *, torn: bool) -> None:
+        self._torn = self._torn or torn
+        self._readers.resume()
+        self._writers.resume()
+
     def _connect(self) -> sqlite3.Connection:
+        if self._torn:
+            raise VaultError(
+                f"{self.path}: this process was forked in the middle of a read or write of another thread, "
+                "and cannot use SQLite. Fork before opening the vault, or start workers with 'spawn'."
+            )
         connection = sqlite3.connect(
             self.path,
             timeout=BUSY_TIMEOUT_S,
@@ -204,6 +221,11 @@ class SQLite:
                 "if one exists."
             )
         return VaultError(f"{self.path}: {error}")
+
+
+def _is_idle(connection: sqlite3.Connection) -> bool:
+    """One that could not roll back, or was interrupted, is not used again."""
+    return not connection.in_transaction
 
 
 def file_system(folder: Path, mounts: str | None = None) -> str:
