@@ -1,0 +1,91 @@
+"""Embedders by name: the one table where a string names code."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any, Final
+
+from mnemic.cube.errors import InvalidOption
+from mnemic.models.base import Embedder
+
+EMBEDDERS: Final[dict[str, str]] = {
+    "static": "mnemic.models.static:StaticEmbedder",
+    "minilm": "mnemic.models.minilm:MiniLM",
+    "openai": "mnemic.models.openai_embedder:OpenAIEmbedder",
+}
+
+
+def load_embedder(
+    spec: str | Embedder = "static", *, base_url: str | None = None, api_key: str | None = None
+) -> Embedder:
+    """The embedder that `spec` names: "static", "minilm", "openai:<model>", or an Embedder, which is checked.
+
+    `base_url` and `api_key` belong to "openai:<model>" and are refused with anything else. No environment
+    variable is read and no weight is loaded. Raises InvalidOption that lists what there is.
+    """
+    if not isinstance(spec, str):
+        _refuse_endpoint(repr(type(spec).__name__), base_url, api_key)
+        return check_embedder(spec)
+    name, _, model = spec.partition(":")
+    if name not in EMBEDDERS or (name == "openai") != bool(model.strip()):
+        raise InvalidOption(f"embedder={spec!r} is unknown. There are: {_choices()}, or an Embedder object")
+    if name == "openai":
+        options = {"base_url": base_url} if base_url is not None else {}
+        return check_embedder(_resolve(name)(model=model, api_key=api_key, **options))
+    _refuse_endpoint(repr(spec), base_url, api_key)
+    return check_embedder(_resolve(name)())
+
+
+def check_embedder(embedder: Any) -> Embedder:
+    """`embedder` itself, if it has what `Embedder` asks for. Raises InvalidOption that says what it lacks.
+
+    A remote embedder may learn its dimension from the first answer; it is not asked for it here.
+    """
+    if isinstance(embedder, type):
+        raise InvalidOption(
+            f"embedder is the class {embedder.__name__}; hand over an object: {embedder.__name__}()"
+        )
+    lacking = [field for field in ("name", "dim", "inline", "embed") if not _has(embedder, field)]
+    if lacking:
+        raise InvalidOption(
+            f"{type(embedder).__name__} is not an embedder: it has no {', '.join(lacking)}. Give it name: "
+            "str, "
+            f"dim: int, inline: bool and embed(texts); or use one of {_choices()}"
+        )
+    if not isinstance(embedder.name, str) or not embedder.name:
+        raise InvalidOption(
+            f"{type(embedder).__name__}.name must be text that names its weights, got {embedder.name!r}"
+        )
+    if not isinstance(embedder.inline, bool):
+        raise InvalidOption(
+            f"{type(embedder).__name__}.inline must be True or False, got {embedder.inline!r}"
+        )
+    if not callable(embedder.embed):
+        raise InvalidOption(f"{type(embedder).__name__}.embed must be a method, got {embedder.embed!r:.80}")
+    if embedder.inline or not isinstance(getattr(type(embedder), "dim", None), property):
+        _check_dim(embedder)
+    return embedder  # type: ignore[no-any-return]  # checked by hand above
+
+
+def _check_dim(embedder: Any) -> None:
+    dim = embedder.dim
+    if isinstance(dim, bool) or not isinstance(dim, int) or dim <= 0:
+        raise InvalidOption(f"{type(embedder).__name__}.dim must be a whole number above 0, got {dim!r}")
+
+
+def _has(thing: Any, field: str) -> bool:
+    return hasattr(type(thing), field) or field in getattr(thing, "__dict__", ())
+
+
+def _resolve(name: str) -> Any:
+    module, _, attribute = EMBEDDERS[name].partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def _choices() -> str:
+    return ", ".join(f'"{name}:<model>"' if name == "openai" else f'"{name}"' for name in EMBEDDERS)
+
+
+def _refuse_endpoint(what: str, base_url: str | None, api_key: str | None) -> None:
+    if base_url is not None or api_key is not None:
+        raise InvalidOption(f'base_url and api_key belong to embedder="openai:<model>", not to {what}')
