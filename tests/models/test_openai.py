@@ -265,6 +265,7 @@ def test_bad_messages_are_refused_before_anything_is_sent(server: FakeOpenAI, me
         {"temperature": -1},
         {"temperature": float("nan")},
         {"stop": "x"},
+        {"stop": None},
         {"stop": [""]},
     ):
         with pytest.raises(InvalidOption):

@@ -161,7 +161,8 @@ class OpenAIModel:
             require_positive(temperature=temperature)
         body = {"model": self.endpoint.model, "messages": _check_messages(messages), "max_tokens": max_tokens}
         body["temperature"] = temperature
-        if isinstance(stop, str) or any(not isinstance(word, str) or not word for word in stop):
+        listed = isinstance(stop, Sequence) and not isinstance(stop, str)
+        if not listed or any(not isinstance(word, str) or not word for word in stop):
             raise InvalidOption(f"stop must be a list of non-empty texts, got {stop!r:.80}")
         return body | ({"stop": list(stop)} if stop else {})
 

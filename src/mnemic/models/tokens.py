@@ -51,8 +51,8 @@ def estimate_tokens(text: str) -> int:
     are a token each; another script costs a fixed number per character, high for readers with a large
     vocabulary.
 
-    Error against Llama 2's tokenizer, as `pytest -s tests/models/test_tokens.py` prints it: English prose
-    +3 %, chat -1 %, code +17 %, German +45 %, Chinese +18 %, Japanese +57 %, Korean +41 %. The last four are set
+    Error against Llama 2's tokenizer, as `pytest -s tests/models/test_tokens.py` prints it: prose +3 %,
+    chat -1 %, code +17 %, German +45 %, Chinese +18 %, Japanese +57 %, Korean +41 %. The last four are set
     high for readers whose vocabulary is mostly English. A short message can miss by a few tokens either way:
     leave a small reserve, or hand over a real `TokenCounter`.
 
