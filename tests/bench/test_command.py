@@ -1,11 +1,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 from pathlib import Path
 
+import pytest
 from typer.testing import CliRunner
 
 from mnemic.cli.bench import app
+from mnemic.cube.errors import InvalidOption, MnemicError
+from mnemic.plaintext.recall.rank import Weights
 
 runner = CliRunner()
 
@@ -32,11 +36,18 @@ def test_locomo_prints_tables_and_leaves_files(data: Path, tmp_path: Path) -> No
 
 def test_absent_or_wrong_data_is_answered_with_where_to_get_it(tmp_path: Path, data: Path) -> None:
     for arguments in ([], ["--data", str(tmp_path / "none")], ["--data", str(tmp_path)]):
-        refused = runner.invoke(app, ["locomo", *arguments])
-        assert refused.exit_code == 2
-        assert "snap-research/locomo" in "".join(refused.output.split("│")).replace("\n", "").replace(
-            "  ", " "
-        )
-    unknown = runner.invoke(app, ["locomo", "--data", str(data), "--dialogue", "conv-9"])
-    assert unknown.exit_code == 2
-    assert "conv-1" in unknown.output
+        with pytest.raises(MnemicError, match="snap-research/locomo"):
+            runner.invoke(app, ["locomo", *arguments], catch_exceptions=False)
+    with pytest.raises(InvalidOption, match="conv-1, conv-2"):
+        runner.invoke(app, ["locomo", "--data", str(data), "--dialogue", "conv-9"], catch_exceptions=False)
+    with pytest.raises(InvalidOption, match="--reader-model"):
+        runner.invoke(app, ["locomo", "--data", str(data), "--reader", "http://x"], catch_exceptions=False)
+
+
+def test_ablation_reports_every_signal(data: Path, tmp_path: Path) -> None:
+    done = runner.invoke(app, ["ablation", "--data", str(data), "--out", str(tmp_path), "--json"])
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    assert set(found["signals"]) == {field.name for field in fields(Weights)}
+    assert found["questions"] == 6
+    assert (tmp_path / "ablation.md").read_text().startswith("# What each signal is worth")

@@ -8,13 +8,17 @@ from typing import Any
 
 import mnemic
 from mnemic.bench.locomo import Turn
+from mnemic.bench.tokens import count_tokens
 from mnemic.bench.vectors import MINILM_INSTALL, MINILM_NEEDS
 
 USER = "dialogue"
 
 
 class Mnemic:
-    """`mnemic.open(path)` with its defaults; each session of the dialogue is a session of one user."""
+    """`mnemic.open(path)` with its defaults; each session of the dialogue is a session of one user.
+
+    Questions are asked when the dialogue ends: its file gives them no time, and now is years later.
+    """
 
     name = "mnemic"
     needs: tuple[str, ...] = ()
@@ -25,6 +29,7 @@ class Mnemic:
     def __init__(self, **options: Any) -> None:
         self.options = options
         self.memory: Any = None
+        self.asked_at: str | None = None
 
     def open(self, folder: Path) -> None:
         self.memory = mnemic.open(folder / "x.db", embedder=self.embedder, **self.options)
@@ -36,13 +41,17 @@ class Mnemic:
         for session, said in sessions.items():
             self.memory.add([_message(turn) for turn in said], user=USER, session=session)
         self.memory.flush()
+        self.asked_at = max(turn.at for turn in turns)
 
     def search(self, question: str, k: int) -> list[str]:
-        return [hit.cube.client_id for hit in self.memory.search(question, user=USER, k=k)]
+        hits = self.memory.search(question, user=USER, k=k, asked_at=self.asked_at)
+        return [hit.cube.client_id for hit in hits]
 
     def context(self, question: str, budget: int) -> str:
-        text: str = self.memory.context(question, user=USER, budget=budget).text
-        return text
+        context = self.memory.context(
+            question, user=USER, budget=budget, asked_at=self.asked_at, count_tokens=count_tokens
+        )
+        return str(context.text)
 
     def describe(self) -> str:
         return f"mnemic {mnemic.__version__}, embedder {self.embedder}, its defaults otherwise"

@@ -10,6 +10,7 @@ import typer
 
 if TYPE_CHECKING:
     from mnemic.bench.locomo import Dialogue
+    from mnemic.bench.qa import Reader
 
 app = typer.Typer(
     name="bench", no_args_is_help=True, help="Measure mnemic and other memories on the same questions."
@@ -28,10 +29,11 @@ Systems = Annotated[
     list[str] | None, typer.Option("--system", help="Which systems, repeatable. See `mnemic bench systems`.")
 ]
 Dialogues = Annotated[list[str] | None, typer.Option("--dialogue", help="Only these dialogues, repeatable.")]
-Url = Annotated[
-    str | None, typer.Option("--reader", help="Base URL of an OpenAI-compatible endpoint that answers.")
+Url = Annotated[str | None, typer.Option("--reader", help="Base URL of an OpenAI-compatible endpoint.")]
+Model = Annotated[str | None, typer.Option("--reader-model", help="The model there that answers.")]
+Key = Annotated[
+    str | None, typer.Option("--reader-key", envvar="OPENAI_API_KEY", help="Its key.", show_envvar=True)
 ]
-Model = Annotated[str | None, typer.Option("--reader-model", help="Name of the model behind --reader.")]
 ReaderBudget = Annotated[int, typer.Option(help="Tokens of context the reader is given.")]
 
 
@@ -50,13 +52,14 @@ def systems(as_json: Json = False) -> None:
     if as_json:
         typer.echo(json.dumps(found, indent=1))
         return
-    from rich.console import Console
     from rich.table import Table
+
+    from mnemic.cli.output import console
 
     table = Table("system", "what it is", "here")
     for name, about in found.items():
         table.add_row(name, about["what"], about["status"])
-    Console().print(table)
+    console().print(table)
 
 
 @app.command()
@@ -65,6 +68,10 @@ def locomo(
     system: Systems = None,
     out: Out = Path("bench-results"),
     dialogue: Dialogues = None,
+    reader: Url = None,
+    reader_model: Model = None,
+    reader_key: Key = None,
+    reader_budget: ReaderBudget = 2000,
     fresh: Fresh = False,
     as_json: Json = False,
 ) -> None:
@@ -76,25 +83,61 @@ def locomo(
     from mnemic.bench.markdown import markdown
     from mnemic.bench.report import summarise
     from mnemic.bench.run import Plan, run
-    from mnemic.cube.errors import MnemicError
 
     names = system or ["mnemic", "bm25", "dense-static", "recent", "full-context"]
-    try:
-        chosen, path = _dialogues(data, dialogue)
-        plan = Plan(data_digest=digest(path))
-        with _progress(len(names) * len(chosen)) as report:
-            results = run(names, chosen, plan, out, fresh=fresh, report=report)
-    except MnemicError as error:
-        raise _refusal(error) from error
+    chosen, path = _dialogues(data, dialogue)
+    answers = _reader(reader, reader_model, reader_key)
+    plan = Plan(data_digest=digest(path), reader=answers, reader_budget=reader_budget)
+    with _progress(len(names) * len(chosen)) as report:
+        results = run(names, chosen, plan, out, fresh=fresh, report=report)
     summary = summarise(results)
-    command = f"mnemic bench locomo --data DIR {' '.join(f'--system {name}' for name in names)}"
-    command += "".join(f" --dialogue {name}" for name in dialogue or ())
+    command = _command("locomo", dialogue) + "".join(f" --system {name}" for name in names)
+    command += "" if answers is None else f" --reader URL --reader-model {reader_model}"
     text = markdown(summary, command)
-    (out / "summary.json").write_text(json.dumps(summary | {"command": command}, indent=1) + "\n")
-    (out / "summary.md").write_text(text)
-    typer.echo(json.dumps(summary, indent=1) if as_json else text)
+    _leave(out, "summary", summary | {"command": command}, text, as_json)
     if any(result["status"].startswith("failed") for result in results):
         raise typer.Exit(1)
+
+
+@app.command()
+def ablation(
+    data: Data = None, dialogue: Dialogues = None, out: Out = Path("bench-results"), as_json: Json = False
+) -> None:
+    """Leave each signal of mnemic's ranking out in turn, and use each alone: what is it worth?"""
+    from mnemic.bench.ours import Mnemic
+    from mnemic.bench.tune import ablation as ablate
+    from mnemic.bench.tune import ablation_markdown, signals
+    from mnemic.plaintext.recall.rank import Weights
+
+    chosen, _ = _dialogues(data, dialogue)
+    with _progress(1 + len(signals(Weights()))) as report:
+        found = ablate(
+            chosen, Weights(), lambda weights: Mnemic(weights=weights), lambda name: report(name, "done")
+        )
+    _leave(out, "ablation", found, ablation_markdown(found, _command("ablation", dialogue)), as_json)
+
+
+def _leave(out: Path, name: str, found: dict[str, Any], text: str, as_json: bool) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    (out / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n")
+    (out / f"{name}.md").write_text(text)
+    typer.echo(json.dumps(found, indent=1) if as_json else text)
+
+
+def _command(name: str, dialogue: list[str] | None) -> str:
+    return " ".join([f"mnemic bench {name} --data DIR", *(f"--dialogue {d}" for d in dialogue or ())])
+
+
+def _reader(url: str | None, model: str | None, key: str | None) -> Reader | None:
+    from mnemic.bench.qa import Reader
+    from mnemic.cube.errors import InvalidOption
+    from mnemic.models.openai_model import OpenAIModel
+
+    if url is None and model is None:
+        return None
+    if url is None or model is None:
+        raise InvalidOption("give --reader URL and --reader-model NAME together")
+    return Reader(OpenAIModel(model=model, base_url=url, api_key=key))
 
 
 def _dialogues(data: Path | None, only: list[str] | None) -> tuple[list[Dialogue], Path]:
@@ -117,15 +160,16 @@ class _progress:
     """A bar on standard error that moves by one per dialogue and system, and keeps a line for each event."""
 
     def __init__(self, steps: int) -> None:
-        from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
+
+        from mnemic.cli.output import console
 
         self.bar = Progress(
             "{task.description}",
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
-            console=Console(stderr=True),
+            console=console(stderr=True),
         )
         self.task = self.bar.add_task("starting", total=steps)
 
@@ -135,11 +179,7 @@ class _progress:
 
     def _report(self, system: str, message: str) -> None:
         self.bar.update(self.task, description=system, advance=1)
-        self.bar.console.print(f"{system}: {message}", highlight=False)
+        self.bar.console.print(f"{system}: {message}")
 
     def __exit__(self, *_: object) -> None:
         self.bar.stop()
-
-
-def _refusal(error: Exception) -> typer.BadParameter:
-    return typer.BadParameter(str(error))
