@@ -30,6 +30,10 @@ _sqlite_tables = Statement(sa.text("SELECT name FROM sqlite_master WHERE type = 
 _postgres_tables = Statement(
     sa.text("SELECT table_name FROM information_schema.tables WHERE table_schema = current_schema()")
 )
+# SQLite's write transaction is alone on the file; PostgreSQL has no lock on tables that are not there yet.
+_postgres_lock = Statement(
+    sa.text("SELECT pg_advisory_xact_lock(hashtextextended(current_schema(), 7235932))")
+)
 
 
 def initial(transaction: Transaction) -> None:
@@ -81,6 +85,8 @@ def migrate(database: Database, migrations: Sequence[Migration] = MIGRATIONS) ->
         found = format_version(transaction)
     if found < len(migrations):
         with database.write() as transaction:
+            if transaction.dialect == "postgresql":
+                transaction.row(_postgres_lock, {})
             found = format_version(transaction)  # again, under the lock: another process may have been first
             if 0 < found < len(migrations):
                 database.backup(f"before-format-{len(migrations)}")
