@@ -32,6 +32,9 @@ _allocate = Statement(
     )
     .returning(_space.c.last_seq, _space.c.last_time, _space.c.epoch, _space.c.last_scope)
 )
+_hold = Statement(
+    sa.select(_space.c.space).where(_space.c.tenant == _p("t"), _space.c.space == _p("s")).with_for_update()
+)
 _position = Statement(
     sa.select(_space.c.last_seq, _space.c.epoch).where(_space.c.tenant == _p("t"), _space.c.space == _p("s"))
 )
@@ -104,6 +107,15 @@ def allocate(transaction: Transaction, tenant: str, space: int, count: int, cloc
     """Take the space's next `count` seqs and strictly rising times. None when the space is gone. O(1)."""
     found = transaction.row(_allocate, {"t": tenant, "s": space, "n": count, "clock": clock})
     return Allocation(*found) if found else None
+
+
+def hold(transaction: Transaction, tenant: str, space: int) -> bool:
+    """Let nobody else write to this space until the transaction ends; False when the space is gone. O(1).
+
+    Whoever decides by what is there (a known id, the head of a cube) reads it after this: on PostgreSQL
+    another transaction may write until a lock is taken. SQLite's write transaction holds all from its start.
+    """
+    return transaction.row(_hold, {"t": tenant, "s": space}) is not None
 
 
 def position(transaction: Transaction, tenant: str, space: int) -> Position | None:

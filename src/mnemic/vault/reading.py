@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
+from mnemic.cube.model import Origin
 from mnemic.vault import tables
 from mnemic.vault.database import InStatement, Statement
 
@@ -71,7 +72,10 @@ stored_after = Statement(
 head_of = Statement(
     sa.select(_cube.c.space, *_columns)
     .select_from(_heads)
-    .where(_cube.c.tenant == _p("t"), _cube.c.cube == _p("c"), _version.c.version == _cube.c.head)
+    .where(_cube.c.tenant == _p("t"), _cube.c.cube == _p("c"), _cube.c.space == _version.c.space, _version.c.seq == _cube.c.head_seq)
+)
+spaces_of = InStatement(
+    lambda values: sa.select(_cube.c.space).where(_cube.c.tenant == _p("t"), _cube.c.cube.in_(values))
 )
 history_of = Statement(
     sa.select(_cube.c.space, *_columns)
@@ -98,7 +102,14 @@ clients_in_scope = InStatement(
 )
 first_told = Statement(  # what was first told in a scope, in order; `seq` is the scope's first_seq
     sa.select(_version.c.digest, _version.c.cube)
-    .where(*_in_space, _version.c.seq >= _p("seq"), _version.c.scope == _p("sc"), _version.c.parent.is_(None))
+    .where(
+        *_in_space,
+        _version.c.seq >= _p("seq"),
+        _version.c.scope == _p("sc"),
+        _version.c.parent.is_(None),
+        _version.c.origin != int(Origin.derived),
+        _version.c.origin != int(Origin.trained),
+    )
     .order_by(_version.c.seq)
     .limit(_p("n", type_=sa.BigInteger))
 )

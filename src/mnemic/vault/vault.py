@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from mnemic.cube.errors import IdempotencyConflict, InvalidOption, NotFound
 from mnemic.cube.ids import id_bytes, id_text, new_ids
-from mnemic.cube.model import MemCube, Scope, check_scope_field
+from mnemic.cube.model import MemCube, Origin, Scope, check_scope_field
 from mnemic.vault import lineage, log, reading, tables, writing
 from mnemic.vault.codec import Draft, Stored, client_key, digest, mac
 from mnemic.vault.database import Database, Statement, Transaction
@@ -26,6 +26,9 @@ _add_tenant = Statement(
     sa.text("INSERT INTO tenant (tenant, last_space) VALUES (:t, 0) ON CONFLICT DO NOTHING")
 )
 _tenant = Statement(sa.select(tables.tenant.c.tenant).where(tables.tenant.c.tenant == _p("t")))
+_hold_tenant = Statement(
+    sa.select(tables.tenant.c.tenant).where(tables.tenant.c.tenant == _p("t")).with_for_update()
+)
 _next_space = Statement(
     sa.update(tables.tenant)
     .where(tables.tenant.c.tenant == _p("t"))
@@ -167,6 +170,7 @@ class Vault:
         `payload` brings its own features.
         """
         with self.database.write() as transaction:
+            self._hold_spaces_of(transaction, [cube])
             space, row = self._head(transaction, cube)
             if row.deleted:
                 raise NotFound(f"cube {cube} was deleted; restore it before you update it")
@@ -186,6 +190,7 @@ class Vault:
         """
         with self.database.write() as transaction:
             heads: dict[tuple[int, int], list[Parent]] = {}
+            self._hold_spaces_of(transaction, cubes)
             for cube in dict.fromkeys(cubes):
                 space, row = self._head(transaction, cube)
                 if not row.deleted:
@@ -226,6 +231,7 @@ class Vault:
         the first of either becomes active.
         """
         with self.database.write() as transaction:
+            transaction.row(_hold_tenant, {"t": self.tenant})  # two processes that start at once make it once
             rows = transaction.rows(reading.models, {"t": self.tenant})
             for number, known, known_dim, on in rows:
                 if known == name:
@@ -260,6 +266,11 @@ class Vault:
     # --------------------------------------------------------------------------------------------------
 
     def _target(self, transaction: Transaction, scope: Scope) -> Target:
+        if scope.tenant != self.tenant:
+            raise InvalidOption(
+                f"a scope of tenant {scope.tenant!r} cannot be written here: this vault was opened with "
+                f"tenant={self.tenant!r}"
+            )
         space = self._spaces.get(scope.user)
         if space is None:
             space = self._find_space(transaction, scope.user) or self._make_space(transaction, scope.user)
@@ -317,9 +328,15 @@ class Vault:
             for i, draft in enumerate(drafts)
             if draft.client_id is not None
         }
+        told = [draft for draft in drafts if draft.origin not in (Origin.derived, Origin.trained)]
+        messages = sum(1 for draft in told if draft.place is None or draft.place.part == 0)
+        if not keys and messages < 2:  # a lone message is new, however many pieces it has
+            return {}
+        if not log.hold(transaction, target.tenant, target.space):
+            raise SpaceGone
         if keys:
             return self._known_by_id(transaction, target, drafts, keys)
-        return self._repeated_history(transaction, target, drafts) if len(drafts) > 1 else {}
+        return self._repeated_history(transaction, target, drafts)
 
     def _known_by_id(
         self, transaction: Transaction, target: Target, drafts: Sequence[Draft], keys: Mapping[int, bytes]
@@ -376,6 +393,16 @@ class Vault:
             i: Outcome(None if head.deleted else head, "repeats the session's history")
             for i, head in enumerate(heads)
         }
+
+    def _hold_spaces_of(self, transaction: Transaction, cubes: Sequence[str]) -> None:
+        """Before heads are read, so that a version follows the one it was made from.
+
+        Ascending, so that two writers cannot deadlock.
+        """
+        keys = [id_bytes(cube) for cube in cubes]
+        spaces = {row[0] for row in transaction.rows_in(reading.spaces_of, {"t": self.tenant}, keys)}
+        for space in sorted(spaces):
+            log.hold(transaction, self.tenant, space)
 
     def _head(self, transaction: Transaction, cube: str) -> tuple[int, Stored]:
         found = transaction.row(reading.head_of, {"t": self.tenant, "c": id_bytes(cube)})
