@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mnemic.bench.locomo import Turn
+from mnemic.bench.locomo import Question, Turn
 from mnemic.bench.pack import pack
 from mnemic.bench.vectors import MINILM_INSTALL, MINILM_NEEDS, embed
 
@@ -75,13 +75,17 @@ class BM25(Ranked):
             idf = np.log(1 + (len(turns) - len(where) + 0.5) / (len(where) + 0.5))
             self.postings[term] = (places, idf * frequency * (self.k1 + 1) / (frequency + norm[places]))
 
-    def search(self, question: str, k: int) -> list[str]:
-        scores = np.zeros(len(self.turns))
+    def scores(self, question: str) -> NDArray[np.float64]:
+        """BM25 of every turn, in the order told. O(postings of the question's terms)."""
+        total = np.zeros(len(self.turns))
         for term in terms(question):
             if term in self.postings:
                 places, weights = self.postings[term]
-                scores[places] += weights
-        return best(list(self.turns), scores, k)
+                total[places] += weights
+        return total
+
+    def search(self, question: str, k: int) -> list[str]:
+        return best(list(self.turns), self.scores(question), k)
 
     def describe(self) -> str:
         return f"BM25, English Snowball stems, k1 {self.k1}, b {self.b}"
@@ -139,6 +143,22 @@ class FullContext(Ranked):
 
     def describe(self) -> str:
         return "the whole dialogue, no budget"
+
+
+class Oracle(FullContext):
+    """The evidence and nothing else: what a perfect search would hand over. The only system shown the key."""
+
+    name = "oracle"
+
+    def reveal(self, questions: Sequence[Question]) -> None:
+        """Show it the evidence of every question."""
+        self.evidence = {question.text: question.evidence for question in questions}
+
+    def context(self, question: str, budget: int) -> str:
+        return pack((self.turns[id] for id in self.evidence[question]), None)
+
+    def describe(self) -> str:
+        return "the gold evidence alone: an upper bound, not a memory"
 
 
 def best(ids: Sequence[str], scores: NDArray[Any], k: int) -> list[str]:

@@ -16,6 +16,7 @@ def markdown(summary: Summary, command: str) -> str:
         _scope(summary),
         *_retrieval(summary),
         *_contexts(summary),
+        *_profile(summary),
         *_answers(summary),
         *_conditions(summary),
     ]
@@ -127,6 +128,27 @@ def _answers(summary: Summary) -> list[str]:
     header = ["system", "abstained where it should (category 5)", "abstained where it should not (1-4)"]
     answers = table(["system", "F1 [95 %]", "exact", *(f"F1 {c}" for c in categories)], rows)
     return ["## Answers", answers, "## Abstention", table(header, refusals)]
+
+
+def _profile(summary: Summary) -> list[str]:
+    heads = ["category", "questions", "dialogue tokens", "evidence turns", "their tokens", "share"]
+    heads += ["hidden from words", "hidden from vectors", "scattered"]
+    rows = [
+        [
+            name,
+            *(
+                f"{of['questions']:.0f}",
+                f"{of['tokens']:,.0f}",
+                f"{of['units']:.2f}",
+                f"{of['unit_tokens']:.0f}",
+            ),
+            *(f"{of['share']:.4f}", f"{of['hidden_lexical']:.2f}", f"{of['hidden_semantic']:.2f}"),
+            f"{of['scattered']:.2f}",
+        ]
+        for name, of in summary.get("profile", {}).items()
+    ]
+    said = "What a question needs, how deep plain searches rank it (0 = on top), how far apart it lies."
+    return ["## The questions themselves", said, table(heads, rows)] if rows else []
 
 
 def _conditions(summary: Summary) -> list[str]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mnemic.bench import facts
+from mnemic.bench.baselines import Oracle
 from mnemic.bench.locomo import ANSWERABLE, Dialogue, Question, Turn
 from mnemic.bench.metrics import evidence_in, ndcg_at_k, recall_all_at_k, recall_at_k
 from mnemic.bench.qa import Reader
@@ -108,6 +109,8 @@ def measure(system: System, dialogue: Dialogue, plan: Plan, result: Result) -> d
             system.add(dialogue.turns)
             told = {"s": time.perf_counter() - clock, "cpu_s": time.process_time() - processor}
             result["what"] = system.describe()
+            if isinstance(system, Oracle):
+                system.reveal(dialogue.questions)
             turns = {turn.id: turn for turn in dialogue.turns}
             rows = [_ask(system, question, turns, plan) for question in _asked(dialogue, plan)]
         finally:

@@ -19,6 +19,7 @@ SYSTEMS: Final = {
     "dense-minilm": "mnemic.bench.baselines:DenseMiniLM",
     "recent": "mnemic.bench.baselines:Recent",
     "full-context": "mnemic.bench.baselines:FullContext",
+    "oracle": "mnemic.bench.baselines:Oracle",
     "mem0": "mnemic.bench.peers.mem0:Mem0",
     "chroma": "mnemic.bench.peers.chroma:Chroma",
     "langgraph": "mnemic.bench.peers.langgraph:LangGraph",

@@ -81,16 +81,17 @@ def locomo(
     """
     from mnemic.bench.locomo import digest
     from mnemic.bench.markdown import markdown
+    from mnemic.bench.profile import profile
     from mnemic.bench.report import summarise
     from mnemic.bench.run import Plan, run
 
-    names = system or ["mnemic", "bm25", "dense-static", "recent", "full-context"]
+    names = system or ["mnemic", "bm25", "dense-static", "recent", "full-context", "oracle"]
     chosen, path = _dialogues(data, dialogue)
     answers = _reader(reader, reader_model, reader_key)
     plan = Plan(data_digest=digest(path), reader=answers, reader_budget=reader_budget)
     with _progress(len(names) * len(chosen)) as report:
         results = run(names, chosen, plan, out, fresh=fresh, report=report)
-    summary = summarise(results)
+    summary = summarise(results) | {"profile": profile(chosen)}
     command = _command("locomo", dialogue) + "".join(f" --system {name}" for name in names)
     command += "" if answers is None else f" --reader URL --reader-model {reader_model}"
     text = markdown(summary, command)
