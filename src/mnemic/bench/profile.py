@@ -1,7 +1,7 @@
 """How hard the questions are by construction: how much must be found, how well it hides, how it is scattered.
 
 After Goldman et al. 2024 ("Is It Really Long Context if All You Need Is Retrieval?"), who name scope and
-diffusion without numbers: here scope is the evidence's size, diffusion is obscurity and sparsity, never averaged.
+diffusion without numbers: here scope is the size of the evidence, diffusion its obscurity and sparsity.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ def profile(dialogues: Sequence[Dialogue]) -> dict[str, dict[str, float]]:
 
     tokens: length of the dialogue. units, unit_tokens: turns of evidence and their tokens, share: of the
     dialogue's. hidden_lexical, hidden_semantic: 1 - nDCG of the evidence in the ranking of all turns by BM25
-    (k1 1.2, b 0.75) and by cosine (MiniLM where installed, else static); 0 = always on top. scattered: 0 = all
-    adjacent, 1 = every piece alone and spread over everything.
+    (k1 1.2, b 0.75) and by cosine (MiniLM where installed, else static), 0 = always on top. scattered:
+    0 = all adjacent, 1 = every piece alone and spread over everything.
     """
     rows: list[tuple[int, dict[str, float]]] = []
     for dialogue in dialogues:
