@@ -21,7 +21,8 @@ class Postgres:
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self.location = re.sub(r"(://[^:/@?]+):[^@/]*@", r"\1:***@", url)
+        hidden = re.sub(r"(://[^:/@?]*):[^@/]*@", r"\1:***@", url)
+        self.location = re.sub(r"(?i)([?&](?:ssl)?password=)[^&]*", r"\1***", hidden)
         self._psycopg: Any = require_extra("psycopg", extra="postgres")
         self._pool = Pool(self._connect, usable=lambda connection: not connection.closed)
         with self._typed_errors(), self._pool.connection():

@@ -84,7 +84,7 @@ class SQLite:
             self._prepare()
 
     def _refuse_what_cannot_be_a_vault(self) -> None:
-        folder = self.path.parent
+        folder = Path(os.path.realpath(self.path)).parent  # where the file is, if the path is a link
         if self.path.is_dir():
             raise NotAVault(f"{self.path} is a folder; name a file in it, such as {self.path / 'memory.db'}")
         if not folder.is_dir():
@@ -107,8 +107,13 @@ class SQLite:
     def _prepare(self) -> None:
         with self._readers.connection() as connection:
             mode = connection.execute("PRAGMA journal_mode").fetchone()[0]
-            if mode != "wal":
-                mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+            if mode == "wal":
+                return
+            is_new = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
+            if not is_new and connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
+                return  # somebody else's: the migrations say so, and nothing may be written
+            mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             if mode != "wal":
                 raise VaultError(
                     f"{self.path}: SQLite could not switch to WAL here (mode {mode}); use a local disk"
