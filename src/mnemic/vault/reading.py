@@ -147,6 +147,11 @@ pending = Statement(  # live plaintext heads without a feature of a model
     .order_by(_version.c.seq)
     .limit(_p("n", type_=sa.BigInteger))
 )
+features_at = Statement(
+    sa.select(_feature.c.model, _feature.c.data).where(
+        _feature.c.tenant == _p("t"), _feature.c.space == _p("s"), _feature.c.seq == _p("seq")
+    )
+)
 pending_count = Statement(sa.select(sa.func.count()).select_from(_lacking).where(*_is_lacking))
 changes_after = Statement(
     sa.select(_change.c.seq, _change.c.change_id, _change.c.op, _change.c.at, _change.c.reason)

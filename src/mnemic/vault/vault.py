@@ -95,14 +95,12 @@ def connect(url: str | os.PathLike[str]) -> Database:
     if not isinstance(url, str) or not url:
         raise InvalidOption(f"vault={url!r} must be a path, sqlite:///path or postgresql://…")
     scheme, separator, rest = url.partition("://")
+    if url == ":memory:" or (scheme == "sqlite" and rest in ("", "/", "/:memory:")):
+        raise InvalidOption("a vault is a file, so that nothing is lost; for a test use a temporary folder")
     if not separator:
-        if url == ":memory:":
-            raise InvalidOption(
-                "a vault is a file, so that nothing is lost; for a test use a temporary folder"
-            )
         return SQLite(url)
     if scheme == "sqlite":
-        return SQLite(rest.removeprefix("/") or ".")
+        return SQLite(rest.removeprefix("/"))
     if scheme in ("postgresql", "postgres"):
         from mnemic.vault.postgres import Postgres
 
@@ -167,7 +165,7 @@ class Vault:
     ) -> tuple[Written, Scope]:
         """A new version of a cube with other fields of Draft; raises NotFound.
 
-        `payload` brings its own features.
+        Features are of the payload: another `payload` brings its own, any other change keeps them.
         """
         with self.database.write() as transaction:
             self._hold_spaces_of(transaction, [cube])
@@ -176,6 +174,9 @@ class Vault:
                 raise NotFound(f"cube {cube} was deleted; restore it before you update it")
             names = self._scope_names(transaction, space, row.scope)
             target = Target(self.tenant, space, row.scope, names)
+            if "payload" not in change and "features" not in change:
+                kept = transaction.rows(reading.features_at, {"t": self.tenant, "s": space, "seq": row.seq})
+                change = {**change, "features": {model: bytes(data) for model, data in kept}}
             draft = replace(row.draft(), **change)
             parent = Parent(row.cube, row.version)
             done = writing.insert(
