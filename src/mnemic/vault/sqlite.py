@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 import sqlite3
 import sys
@@ -80,8 +81,12 @@ class SQLite:
         self._write_lock = ForkSafeLock()
         self._torn = False
         forking.guard(self)
-        with self._typed_errors():  # fail at open, not at the first use
-            self._prepare()
+        try:
+            with self._typed_errors():  # fail at open, not at the first use
+                self._prepare()
+        except BaseException:
+            self.close()
+            raise
 
     def _refuse_what_cannot_be_a_vault(self) -> None:
         folder = Path(os.path.realpath(self.path)).parent  # where the file is, if the path is a link
@@ -250,9 +255,9 @@ def file_system(folder: Path, mounts: str | None = None) -> str:
             return ""
     wanted = os.path.realpath(folder)
     best, kind = "", ""
-    for line in mounts.splitlines():
+    for line in filter(None, mounts.splitlines()):
         fields, _, rest = line.partition(" - ")
-        point = fields.split(" ")[4].replace("\\040", " ")
+        point = re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), fields.split(" ")[4])
         inside = wanted == point or wanted.startswith(point.rstrip("/") + "/")
         if inside and len(point) >= len(best):
             best, kind = point, rest.split(" ", 1)[0]
