@@ -12,6 +12,7 @@ from mnemic.cube.errors import MnemicError, VaultBusy, VaultError, VaultFull, Va
 from mnemic.vault.database import Pool, Transaction
 
 _LOCK_TIMEOUT_MS = 30_000
+_ATTEMPTS = 10  # to begin: more than idle connections are kept
 
 
 class Postgres:
@@ -24,7 +25,7 @@ class Postgres:
         hidden = re.sub(r"(://[^:/@?]*):[^@/]*@", r"\1:***@", url)
         self.location = re.sub(r"(?i)([?&](?:ssl)?password=)[^&]*", r"\1***", hidden)
         self._psycopg: Any = require_extra("psycopg", extra="postgres")
-        self._pool = Pool(self._connect, usable=lambda connection: not connection.closed)
+        self._pool = Pool(self._connect, usable=self._is_idle)
         with self._typed_errors(), self._pool.connection():
             pass  # fail at open, not at the first use
 
@@ -46,9 +47,8 @@ class Postgres:
 
     @contextmanager
     def _transaction(self, begin: str) -> Iterator[Transaction]:
-        with self._typed_errors(), self._pool.connection() as connection:
+        with self._typed_errors(), self._begun(begin) as connection:
             cursor = connection.cursor()
-            cursor.execute(begin)
             try:
                 yield Transaction(cursor, self.dialect)
                 cursor.execute("COMMIT")
@@ -56,6 +56,25 @@ class Postgres:
                 if not connection.closed:
                     connection.execute("ROLLBACK")
                 raise
+
+    @contextmanager
+    def _begun(self, begin: str) -> Iterator[Any]:
+        """A connection in a new transaction; one that the server ended while it was idle is replaced."""
+        for attempt in range(_ATTEMPTS):
+            with self._pool.connection() as connection:
+                try:
+                    connection.execute(begin)
+                except self._psycopg.OperationalError:
+                    if connection.closed and attempt + 1 < _ATTEMPTS:
+                        continue
+                    raise
+                yield connection
+                return
+
+    def _is_idle(self, connection: Any) -> bool:
+        """One that broke or could not roll back is not used again."""
+        idle = self._psycopg.pq.TransactionStatus.IDLE
+        return not connection.closed and bool(connection.info.transaction_status == idle)
 
     def backup(self, name: str) -> None:  # noqa: ARG002
         """The server's own backups do this; a copy from inside a transaction would not be one."""
