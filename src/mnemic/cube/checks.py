@@ -15,10 +15,9 @@ def require_positive(**options: float) -> None:
         if (
             isinstance(value, bool)
             or not isinstance(value, int | float)
-            or not math.isfinite(value)
-            or value <= 0
+            or not 0 < value < math.inf  # also false of NaN
         ):
-            raise InvalidOption(f"{name} must be a number above 0, got {value!r}")
+            raise InvalidOption(f"{name} must be a number above 0, got {value!r:.80}")
 
 
 def require_count(*, minimum: int = 1, **options: object) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from datetime import UTC, datetime, timedelta
 
@@ -33,9 +32,12 @@ def to_micros(value: TimeLike, *, field: str = "at") -> int:
         raise InvalidTime(_advice(field, value))
     if isinstance(value, datetime):
         moment = value if value.tzinfo else value.replace(tzinfo=UTC)
-        return (moment - EPOCH) // timedelta(microseconds=1)
+        micros = (moment - EPOCH) // timedelta(microseconds=1)
+        if not _MIN <= micros <= _MAX:  # at the very edge of years 1 and 9999 it could not be given back
+            raise InvalidTime(_advice(field, value))
+        return micros
     if isinstance(value, int | float):
-        if not math.isfinite(value) or not _MIN <= value * 1_000_000 <= _MAX:
+        if not _MIN <= value * 1_000_000 <= _MAX:  # also false of NaN
             raise InvalidTime(_advice(field, value))
         return round(value * 1_000_000)
     if isinstance(value, str):
@@ -48,6 +50,6 @@ def to_micros(value: TimeLike, *, field: str = "at") -> int:
 
 def _advice(field: str, value: object) -> str:
     return (
-        f"{field}={value!r} is not a time. Use ISO 8601 such as '2025-03-09T10:00Z', seconds since 1970, "
+        f"{field}={value!r:.80} is not a time. Use ISO 8601 such as '2025-03-09T10:00Z', seconds since 1970, "
         "or a datetime."
     )
