@@ -146,7 +146,7 @@ HOME = "22 1 0:20 / / rw - ext4 /dev/sda1 rw"
             "nfs4",
         ),
         (
-            f"{HOME}\n30 22 0:30 / FOLDER/here rw - nfs4 s:/ rw\n31 30 0:31 / FOLDER/here rw - ext4 /dev/x rw",
+            f"{HOME}\n30 22 0:30 / FOLDER/here rw - nfs s:/ rw\n31 30 0:31 / FOLDER/here rw - ext4 /dev/x rw",
             "ext4",
         ),
         (f"{HOME}\n30 22 0:30 / FOLDER rw - fuse.sshfs ana@host: rw", "fuse.sshfs"),

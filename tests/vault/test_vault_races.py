@@ -7,7 +7,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import pytest
 from vaults import ANA, live, log, rows, say, tell, texts, told
 
 from mnemic.cube.errors import NotFound
