@@ -95,8 +95,9 @@ class Place(_Value):
 
 
 class Source(_Value):
-    """One citation of a derived cube: a version, the digest it had, and the span that was used."""
+    """One citation of a derived cube: a version of a cube, the digest it had, and the span that was used."""
 
+    cube_id: str
     version_id: str
     digest: str
     start: int = 0

@@ -29,43 +29,52 @@ _citing = InStatement(
         sa.select(_cube.c.cube)
         .distinct()
         .select_from(
-            _version.join(
-                _edge, sa.and_(_edge.c.tenant == _version.c.tenant, _edge.c.target == _version.c.version)
-            ).join(_cube, sa.and_(_cube.c.tenant == _edge.c.tenant, _cube.c.head == _edge.c.version))
+            _edge.join(_cube, sa.and_(_cube.c.tenant == _edge.c.tenant, _cube.c.head == _edge.c.version))
         )
-        .where(_version.c.tenant == _p("t"), _edge.c.role == SOURCE, _version.c.cube.in_(values))
+        .where(
+            _edge.c.tenant == _p("t"),
+            _edge.c.role == SOURCE,
+            _cube.c.space == _edge.c.space,
+            _edge.c.target_cube.in_(values),
+        )
     )
 )
 
-_cited, _cited_cube, _head = _version.alias("cited"), _cube.alias("cited_cube"), _version.alias("head")
-# Of these cubes, those with a citation that does not hold: its cube is deleted or stale, or its head says
-# otherwise.
-_broken = InStatement(
+_cited = _cube.alias("cited")
+_is_head = sa.and_(
+    _version.c.tenant == _cited.c.tenant,
+    _version.c.space == _cited.c.space,
+    _version.c.seq == _cited.c.head_seq,
+)
+# The citations of these cubes: does one fail by itself (its cube is gone or deleted, or its head says
+# otherwise), and is what it cites stale?
+_links = InStatement(
     lambda values: (
-        sa.select(_cube.c.cube)
-        .distinct()
-        .select_from(
-            _cube.join(_edge, sa.and_(_edge.c.tenant == _cube.c.tenant, _edge.c.version == _cube.c.head))
-            .outerjoin(_cited, sa.and_(_cited.c.tenant == _edge.c.tenant, _cited.c.version == _edge.c.target))
-            .outerjoin(
-                _cited_cube,
-                sa.and_(_cited_cube.c.tenant == _cited.c.tenant, _cited_cube.c.cube == _cited.c.cube),
-            )
-            .outerjoin(
-                _head, sa.and_(_head.c.tenant == _cited_cube.c.tenant, _head.c.version == _cited_cube.c.head)
-            )
-        )
-        .where(
-            _cube.c.tenant == _p("t"),
-            _edge.c.role == SOURCE,
+        sa.select(
+            _cube.c.cube,
+            _edge.c.target_cube,
             sa.or_(
-                _head.c.version.is_(None),
-                _cited_cube.c.deleted == 1,
-                _cited_cube.c.stale_since.is_not(None),
-                _head.c.digest != _edge.c.target_digest,
+                _version.c.version.is_(None),
+                _cited.c.deleted == 1,
+                _version.c.digest != _edge.c.target_digest,
             ),
-            _cube.c.cube.in_(values),
+            _cited.c.stale_since.is_not(None),
         )
+        .select_from(
+            _cube.join(
+                _edge,
+                sa.and_(
+                    _edge.c.tenant == _cube.c.tenant,
+                    _edge.c.space == _cube.c.space,
+                    _edge.c.version == _cube.c.head,
+                ),
+            )
+            .outerjoin(
+                _cited, sa.and_(_cited.c.tenant == _edge.c.tenant, _cited.c.cube == _edge.c.target_cube)
+            )
+            .outerjoin(_version, _is_head)
+        )
+        .where(_cube.c.tenant == _p("t"), _edge.c.role == SOURCE, _cube.c.cube.in_(values))
     )
 )
 _mark = Statement(
@@ -76,7 +85,7 @@ _mark = Statement(
 _clear = Statement(
     sa.update(_cube)
     .where(_cube.c.tenant == _p("t"), _cube.c.cube == _p("c"), _cube.c.stale_since.is_not(None))
-    .values(stale_since=None)
+    .values(stale_since=sa.null())
 )
 
 
@@ -93,6 +102,7 @@ def cite(
                 "version": version,
                 "role": SOURCE,
                 "target": id_bytes(source.version_id),
+                "target_cube": id_bytes(source.cube_id),
                 "span_start": source.start,
                 "span_end": source.end,
                 "target_digest": bytes.fromhex(source.digest),
@@ -117,19 +127,21 @@ def made_from(transaction: Transaction, tenant: str, cubes: Collection[bytes]) -
 
 
 def restate(transaction: Transaction, tenant: str, cubes: Collection[bytes], at: int) -> None:
-    """After these cubes changed: mark what depends on them as stale, or current again. O(citations followed).
+    """After these cubes changed: mark them and what depends on them as stale, or current again.
 
-    Level by level, because a cube made from a stale cube is stale.
+    What fails by itself is stale, and so is what cites something stale. O(cubes that depend on these).
     """
-    seen: set[bytes] = set()
-    frontier = set(cubes)
-    while frontier:
-        seen |= frontier
-        derived = {bytes(row[0]) for row in transaction.rows_in(_citing, {"t": tenant}, sorted(frontier))}
-        broken = {bytes(row[0]) for row in transaction.rows_in(_broken, {"t": tenant}, sorted(derived))}
-        changed = set()
-        for cube in derived:
-            params = {"t": tenant, "c": cube, "at": at} if cube in broken else {"t": tenant, "c": cube}
-            if transaction.run(_mark if cube in broken else _clear, params):
-                changed.add(cube)
-        frontier = changed - seen
+    reached = set(cubes) | made_from(transaction, tenant, cubes)
+    links = [
+        (bytes(cube), bytes(source), fails, source_stale)
+        for cube, source, fails, source_stale in transaction.rows_in(_links, {"t": tenant}, sorted(reached))
+    ]
+    stale = {
+        cube
+        for cube, source, fails, source_stale in links
+        if fails or (source_stale and source not in reached)  # flags of those within reach are what is sought
+    }
+    while more := {cube for cube, source, _, _ in links if source in stale} - stale:
+        stale |= more
+    transaction.many(_mark, [{"t": tenant, "c": cube, "at": at} for cube in sorted(stale)])
+    transaction.many(_clear, [{"t": tenant, "c": cube} for cube in sorted(reached - stale)])

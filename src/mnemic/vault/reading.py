@@ -72,7 +72,12 @@ stored_after = Statement(
 head_of = Statement(
     sa.select(_cube.c.space, *_columns)
     .select_from(_heads)
-    .where(_cube.c.tenant == _p("t"), _cube.c.cube == _p("c"), _cube.c.space == _version.c.space, _version.c.seq == _cube.c.head_seq)
+    .where(
+        _cube.c.tenant == _p("t"),
+        _cube.c.cube == _p("c"),
+        _cube.c.space == _version.c.space,
+        _version.c.seq == _cube.c.head_seq,
+    )
 )
 spaces_of = InStatement(
     lambda values: sa.select(_cube.c.space).where(_cube.c.tenant == _p("t"), _cube.c.cube.in_(values))

@@ -15,9 +15,9 @@ TABLES: dict[str, tuple[str, ...]] = {
         "CREATE INDEX cube_stale ON cube (tenant, space, stale_since) WHERE stale_since IS NOT NULL",
         "CREATE TABLE edge (tenant TEXT NOT NULL, space BIGINT NOT NULL, version BLOB NOT NULL, role "
         "BIGINT NOT NULL, target BLOB NOT NULL, span_start BIGINT NOT NULL, span_end BIGINT, "
-        "target_digest BLOB, PRIMARY KEY (tenant, space, version, role, target, span_start)) WITHOUT "
-        "ROWID",
-        "CREATE INDEX edge_by_target ON edge (tenant, target)",
+        "target_cube BLOB NOT NULL, target_digest BLOB, PRIMARY KEY (tenant, space, version, role, "
+        "target, span_start)) WITHOUT ROWID",
+        "CREATE INDEX edge_by_cube ON edge (tenant, target_cube)",
         "CREATE TABLE erased (tenant TEXT NOT NULL, cube_key BLOB NOT NULL, space BIGINT NOT NULL, seq "
         "BIGINT NOT NULL, PRIMARY KEY (tenant, cube_key)) WITHOUT ROWID",
         "CREATE TABLE feature (tenant TEXT NOT NULL, space BIGINT NOT NULL, seq BIGINT NOT NULL, model "
@@ -42,7 +42,6 @@ TABLES: dict[str, tuple[str, ...]] = {
         "BLOB NOT NULL, payload BLOB NOT NULL, blob BLOB, PRIMARY KEY (tenant, space, seq)) WITHOUT "
         "ROWID",
         "CREATE INDEX version_by_cube ON version (tenant, cube, recorded_at)",
-        "CREATE UNIQUE INDEX version_by_id ON version (tenant, version)",
     ),
     "postgresql": (
         "CREATE TABLE change (tenant TEXT NOT NULL, space BIGINT NOT NULL, seq BIGINT NOT NULL, "
@@ -58,8 +57,9 @@ TABLES: dict[str, tuple[str, ...]] = {
         "CREATE INDEX cube_stale ON cube (tenant, space, stale_since) WHERE stale_since IS NOT NULL",
         "CREATE TABLE edge (tenant TEXT NOT NULL, space BIGINT NOT NULL, version BYTEA NOT NULL, role "
         "BIGINT NOT NULL, target BYTEA NOT NULL, span_start BIGINT NOT NULL, span_end BIGINT, "
-        "target_digest BYTEA, PRIMARY KEY (tenant, space, version, role, target, span_start))",
-        "CREATE INDEX edge_by_target ON edge (tenant, target)",
+        "target_cube BYTEA NOT NULL, target_digest BYTEA, PRIMARY KEY (tenant, space, version, role, "
+        "target, span_start))",
+        "CREATE INDEX edge_by_cube ON edge (tenant, target_cube)",
         "CREATE TABLE erased (tenant TEXT NOT NULL, cube_key BYTEA NOT NULL, space BIGINT NOT NULL, seq "
         "BIGINT NOT NULL, PRIMARY KEY (tenant, cube_key))",
         "CREATE TABLE feature (tenant TEXT NOT NULL, space BIGINT NOT NULL, seq BIGINT NOT NULL, model "
@@ -82,6 +82,5 @@ TABLES: dict[str, tuple[str, ...]] = {
         "NOT NULL, valid_from BIGINT, valid_to BIGINT, expires_at BIGINT, digest BYTEA NOT NULL, header "
         "BYTEA NOT NULL, payload BYTEA NOT NULL, blob BYTEA, PRIMARY KEY (tenant, space, seq))",
         "CREATE INDEX version_by_cube ON version (tenant, cube, recorded_at)",
-        "CREATE UNIQUE INDEX version_by_id ON version (tenant, version)",
     ),
 }

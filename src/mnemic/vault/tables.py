@@ -88,7 +88,6 @@ version = _table(
     sa.Column("payload", _bytes, nullable=False),
     sa.Column("blob", _bytes),
     sa.Index("version_by_cube", "tenant", "cube", "recorded_at"),
-    sa.Index("version_by_id", "tenant", "version", unique=True),
 )
 
 edge = _table(
@@ -100,8 +99,9 @@ edge = _table(
     sa.Column("target", _bytes, primary_key=True),  # a version id
     sa.Column("span_start", _int, primary_key=True, autoincrement=False),
     sa.Column("span_end", _int),
+    sa.Column("target_cube", _bytes, nullable=False),  # whose version: the walk needs no index of versions
     sa.Column("target_digest", _bytes),
-    sa.Index("edge_by_target", "tenant", "target"),
+    sa.Index("edge_by_cube", "tenant", "target_cube"),
 )
 
 erased = _table(

@@ -19,7 +19,7 @@ from mnemic.vault.codec import Draft, Stored, client_key, digest, mac
 from mnemic.vault.database import Database, Statement, Transaction
 from mnemic.vault.migrations import get_meta, migrate
 from mnemic.vault.sqlite import SQLite
-from mnemic.vault.writing import Written, Parent, SpaceGone, Target
+from mnemic.vault.writing import Parent, SpaceGone, Target, Written
 
 _p = sa.bindparam
 _add_tenant = Statement(
@@ -540,4 +540,4 @@ def open_vault(url: str | os.PathLike[str], *, tenant: str = "default") -> Vault
         raise
 
 
-__all__ = ("Appended", "Written", "ModelRow", "Outcome", "Snapshot", "Vault", "open_vault")
+__all__ = ("Appended", "ModelRow", "Outcome", "Snapshot", "Vault", "Written", "open_vault")

@@ -180,7 +180,7 @@ def insert(
     for draft, row in zip(drafts, stored, strict=True):
         if draft.sources:
             lineage.cite(transaction, tenant, space, row.version, draft.sources)
-    if parents:
+    if parents or any(draft.sources for draft in drafts):
         lineage.restate(transaction, tenant, [row.cube for row in stored], first_time)
     return Written(id_text(change_id or ids[0]), taken.epoch, taken.last_seq, tuple(stored))
 
