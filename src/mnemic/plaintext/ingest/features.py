@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -29,13 +30,18 @@ class Utterance:
         return f"{self.speaker}: {self.text}" if self.speaker and self.text else self.text
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class FeatureMaker:
     """The active lexical analyser and embedder of an open memory."""
 
     embedder: Embedder
     lexical: ModelRow
     dense: ModelRow
+
+    @cached_property
+    def _tokens(self) -> TokenEmbedder | None:
+        """The embedder, if it is a static one. (Asking costs as much as storing a row.)"""
+        return self.embedder if isinstance(self.embedder, TokenEmbedder) else None
 
     def make(self, said: Sequence[Utterance], vectors: FloatArray | None = None) -> list[dict[int, bytes]]:
         """Features of each utterance, by model number.
@@ -60,8 +66,8 @@ class FeatureMaker:
         Raises ModelError.
         """
         texts = [one.spoken for one in said]
-        if isinstance(self.embedder, TokenEmbedder):
-            return [ids.tobytes() for ids in self.embedder.tokenize(texts)]
+        if self._tokens is not None:
+            return [ids.tobytes() for ids in self._tokens.tokenize(texts)]
         kept = [i for i, text in enumerate(texts) if text.strip()]
         out = [b""] * len(texts)
         if kept:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
-from typing import overload
+from typing import NamedTuple, overload
 
 from mnemic.cube.errors import IdempotencyConflict, InvalidInput
 from mnemic.cube.model import MemCube, Place, Scope
@@ -16,7 +16,7 @@ from mnemic.plaintext.ingest.cut import cut
 from mnemic.plaintext.ingest.features import FeatureMaker, Progress, Utterance, speaker_of, utterance
 from mnemic.plaintext.ingest.recalled import find_recalled
 from mnemic.plaintext.ingest.told import Skipped, Told
-from mnemic.vault.codec import Draft
+from mnemic.vault.codec import Draft, to_cube
 from mnemic.vault.vault import Vault, Written
 
 IMPORT_BATCH = 500
@@ -85,25 +85,22 @@ def store(
     vault: Vault, maker: FeatureMaker, scope: Scope, told: Sequence[Told], *, vectors: object = None
 ) -> Added:
     """Store what was told in one scope, durably, in one transaction. O(characters)."""
-    drafts, items = [], []
-    said: list[Utterance] = []
-    for number, one in enumerate(told):
-        for draft, spoken in _pieces(one):
-            drafts.append(draft)
-            said.append(spoken)
-            items.append(number)
-    given = None if vectors is None else _given(vectors, maker, len(told), len(drafts))
-    features = maker.make(said, given)
-    drafts = [replace(draft, features=made) for draft, made in zip(drafts, features, strict=True)]
+    pieces = [piece for number, one in enumerate(told) for piece in _pieces(number, one)]
+    given = None if vectors is None else _given(vectors, maker, len(told), len(pieces))
+    features = maker.make([piece.said for piece in pieces], given)
+    drafts = [piece.draft(made) for piece, made in zip(pieces, features, strict=True)]
     appended = vault.append(scope, drafts)
     cubes, existing, skipped = [], [], []
-    for number, draft, outcome in zip(items, drafts, appended.outcomes, strict=True):
-        if outcome.reason is not None:
-            skipped.append(Skipped(where=f"message {number}", reason=outcome.reason, id=draft.client_id))
+    for piece, draft, outcome in zip(pieces, drafts, appended.outcomes, strict=True):
+        if outcome.reason is None and outcome.row is not None:
+            cubes.append(to_cube(draft, outcome.row, scope))
+            continue
+        skipped.append(
+            Skipped(where=f"message {piece.number}", reason=outcome.reason or "", id=draft.client_id)
+        )
         if outcome.row is not None:
             cubes.append(outcome.row.cube_in(scope))
-            if outcome.reason is not None:
-                existing.append(cubes[-1].id)
+            existing.append(cubes[-1].id)
     change_id = appended.change.change_id if appended.change else None
     return Added(cubes, change_id=change_id, existing=existing, skipped=skipped)
 
@@ -164,34 +161,49 @@ def _store_or_report(
             yield from _store_or_report(vault, maker, scope, [one], account)
 
 
-def _pieces(told: Told) -> Iterator[tuple[Draft, Utterance]]:
-    recalled = find_recalled(told.text)
-    for part, (start, end) in enumerate(cut(told.text)):
-        whole = (start, end) == (0, len(told.text))
-        place = None
-        if not whole or told.source is not None or told.line is not None:
-            place = Place(
-                source=told.source, start=start, end=end, total=len(told.text), part=part, line=told.line
-            )
-        text = told.text[start:end]
-        inside = tuple(
-            (max(first, start) - start, min(last, end) - start)
-            for first, last in recalled
-            if first < end and last > start
-        )
-        draft = Draft(
-            payload=text.encode(),
+class _Piece(NamedTuple):
+    """A span of what was told that becomes one cube."""
+
+    number: int  # of the message
+    told: Told
+    place: Place | None
+    text: str
+    recalled: tuple[tuple[int, int], ...]
+
+    @property
+    def said(self) -> Utterance:
+        return utterance(self.text, self.recalled, self.told.name or self.told.role)
+
+    def draft(self, features: Mapping[int, bytes]) -> Draft:
+        told = self.told
+        return Draft(
+            payload=self.text.encode(),
             origin=told.origin,
             at=told.at,
             role=told.role,
             name=told.name,
             labels=told.labels,
             metadata=told.metadata,
-            place=place,
-            recalled=inside,
+            place=self.place,
+            recalled=self.recalled,
             client_id=told.id,
+            features=features,
         )
-        yield draft, utterance(text, inside, told.name or told.role)
+
+
+def _pieces(number: int, told: Told) -> Iterator[_Piece]:
+    total = len(told.text)
+    recalled = find_recalled(told.text)
+    for part, (start, end) in enumerate(cut(told.text)):
+        place = None
+        if (start, end) != (0, total) or told.source is not None or told.line is not None:
+            place = Place(source=told.source, start=start, end=end, total=total, part=part, line=told.line)
+        inside = tuple(
+            (max(first, start) - start, min(last, end) - start)
+            for first, last in recalled
+            if first < end and last > start
+        )
+        yield _Piece(number, told, place, told.text[start:end], inside)
 
 
 def _given(vectors: object, maker: FeatureMaker, told: int, drafts: int) -> FloatArray:

@@ -13,9 +13,9 @@ from mnemic.cube.model import Origin
 class Told:
     """One message, note or record, verbatim, before it is cut into pieces and stored.
 
-    `at` is microseconds UTC, None for "now". `session` is the session that the record itself names, None where the
-    caller's scope decides. `id` is unique in the exact scope (user, agent, session). `source` and `line` say where
-    in a file it stood.
+    `at` is microseconds UTC, None for "now". `session` is the session that the record itself names, None
+    where the caller's scope decides. `id` is unique in the exact scope (user, agent, session). `source` and
+    `line` say where in a file it stood.
     """
 
     text: str

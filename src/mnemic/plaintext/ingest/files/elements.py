@@ -172,7 +172,7 @@ class _Buffer:
 
     def resync(self, accept: Callable[[Any], bool]) -> None:
         """Move to the next object that `accept` takes for an element, or to the end of the file."""
-        at, tries = self.pos + 1, 0
+        at, tries = self.pos + (self.text[self.pos : self.pos + 1] == "{"), 0
         while tries < _MAX_TRIES:
             found = _CANDIDATE.search(self.text, at)
             if found is None:

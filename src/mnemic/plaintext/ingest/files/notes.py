@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
@@ -82,6 +83,7 @@ def _note(source: Source, name: str, file: Path, text: str, *, markdown: bool) -
         or datetime.fromtimestamp(file.stat().st_mtime, zone)
     )
     metadata: dict[str, Any] = {"file": name, **_renamed(values)}
+    sections = _sections(text, head.end, zone) if markdown else [(0, len(text), None)]
     seen: Counter[str] = Counter()
     for start, end, moment in sections:
         said = text[start:end]

@@ -66,10 +66,11 @@ class Stream:
         check_head(name, self._head)
 
     def read(self, count: int) -> bytes:
+        """Up to `count` bytes; in small blocks: the one where an archive's checksum fails is lost."""
         if self._head:
             out, self._head = self._head[:count], self._head[count:]
         else:
-            out = self._guard(lambda: self._raw.read(count))
+            out = self._guard(lambda: self._raw.read(min(count, _HEAD)))
         self.source.advance(len(out))
         return out
 
