@@ -66,7 +66,7 @@ class IndexCache:
         if now.seq > entry.position.seq:
             rows = snapshot.since(space, entry.position.seq, lexical=self._lexical.number, dense=number)
             entry.index.apply([IndexRow._make(row) for row in rows])
-            entry.position, entry.columns = now, None
+            entry.position = now
         if number is not None and (pending := entry.index.pending()):
             late = snapshot.features_after(space, min(pending) - 1, number)
             entry.index.fill_dense({seq: late[seq] for seq in pending if seq in late})
@@ -88,11 +88,15 @@ class IndexCache:
                 )
 
     def columns(self, snapshot: Snapshot, space: int) -> HeaderColumns:
-        """The header columns of a space's index. O(rows) at first use after a change."""
+        """The header columns of a space's index. O(new rows), or O(rows) after an update or delete."""
         entry = self._entries[space]
-        if entry.columns is None:
-            headers = snapshot.headers(space)
-            entry.columns = HeaderColumns([headers[seq] for seq in entry.index.seq.tolist()])
+        seqs = entry.index.seq
+        if entry.columns is None or not entry.columns.is_prefix_of(seqs):
+            entry.columns = HeaderColumns()
+        known = entry.columns.seqs
+        if len(known) < len(seqs):
+            headers = snapshot.headers(space, after=int(known[-1]) if len(known) else 0)
+            entry.columns.extend(seqs, [headers[seq] for seq in seqs[len(known) :].tolist()])
         return entry.columns
 
     def stats(self) -> dict[str, int]:
