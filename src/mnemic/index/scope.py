@@ -1,15 +1,37 @@
-"""One space in memory."""
+"""One space (tenant, user) in memory: every live cube as a row of numpy arrays, in the order of the log.
+
+Derived from the vault's change log and rebuildable from it: the arrays always equal those of a new index fed
+with the live rows. Statistics (token frequencies, mean vector, mean length) are those of the first 2^k rows,
+2^k <= size, and so do not depend on how the rows arrived. Knows nothing of questions.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from functools import cached_property
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mnemic.index.arrays import Growing
+from mnemic.index.lexical import EMPTY, HEADER
+from mnemic.index.pooling import FloatArray, centre, normalise, pool, space_mean, token_weights
+from mnemic.index.sessions import Sessions
+
+FAR: Final = np.iinfo(np.int64)
+DICT_BYTES: Final = 200  # what a row costs in `_row_of`: key, number, slot
+IntArray = NDArray[np.int64]
+
 
 class IndexRow(NamedTuple):
+    """A change of the log, as the index needs it. Times in µs UTC; None is open-ended.
+
+    `scope` is the space's number of the exact (user, agent, session); `lexical` is made by
+    `mnemic.index.lexical`; `dense` holds uint16 token ids (static embedder) or a float16 vector, b"" for a
+    text without either, None while it is pending.
+    """
+
     seq: int
     cube: bytes
     version: bytes
@@ -26,46 +48,308 @@ class IndexRow(NamedTuple):
     dense: bytes | None
 
 
+class _Column:
+    """A column of numbers, (size,) int64, one per live row."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, index: ScopeIndex, owner: type | None = None) -> IntArray:
+        return index._numbers[self._name].view
+
+
 class ScopeIndex:
+    """Rows of one space.
+
+    table: (vocabulary, dim) token vectors of a static embedder; None for embedders that hand over vectors.
+    dim: of the vectors; 0 without an embedder.
+    Adds cost O(new rows) amortised; what is derived is brought up to date at the next read of it. An update
+    or a delete costs one O(size) pass at the next read.
+    """
+
     def __init__(self, *, table: NDArray[Any] | None, dim: int) -> None:
-        self.table, self.dim = table, dim
-        self._rows: dict[bytes, IndexRow] = {}
-        self.apply([])
-
-    def apply(self, rows: Sequence[IndexRow]) -> None:
-        for row in rows:
-            self._rows.pop(row.cube, None)
-            if not row.deleted:
-                self._rows[row.cube] = row
-        live = sorted(self._rows.values())
-        self.rows = live
-        self.seq = np.array([row.seq for row in live], np.int64)
-        self.scope = np.array([row.scope for row in live], np.int64)
-        self.kind = np.array([row.kind for row in live], np.int64)
-        self.origin = np.array([row.origin for row in live], np.int64)
-        self.at = np.array([row.at for row in live], np.int64)
-        self.recorded_at = np.array([row.recorded_at for row in live], np.int64)
-        far = np.iinfo(np.int64)
-        self.valid_from = np.array(
-            [far.min if row.valid_from is None else row.valid_from for row in live], np.int64
-        )
-        self.valid_to = np.array(
-            [far.max if row.valid_to is None else row.valid_to for row in live], np.int64
-        )
-        self.expires_at = np.array(
-            [far.max if row.expires_at is None else row.expires_at for row in live], np.int64
-        )
-
-    def pending(self) -> set[int]:
-        return {row.seq for row in self.rows if row.dense is None}
-
-    def fill_dense(self, features: Mapping[int, bytes]) -> None:
-        self.apply([row._replace(dense=features[row.seq]) for row in self.rows if row.seq in features])
+        self._table = table
+        self._row_of: dict[bytes, int] = {}
+        self._numbers = {name: Growing(np.int64) for name in _NUMBERS}
+        self._heads = Growing(np.uint32, HEADER)
+        self._terms = Growing(np.uint32)
+        self._tokens = Growing(np.uint16)
+        self._token_lengths = Growing(np.int64)
+        self._given = Growing(np.float16, 0 if table is not None else dim)
+        self._pending: set[int] = set()
+        self._vectors = Growing(np.float32, dim)
+        self._pooled_with = 0  # how many first rows the vectors' statistics come from; 0: none are pooled yet
 
     @property
     def size(self) -> int:
-        return len(self.rows)
+        """Live rows."""
+        return len(self._row_of)
 
     @property
     def memory_bytes(self) -> int:
-        return len(self.rows) * 2000
+        """Bytes held, the shared token table not counted."""
+        words = (self._heads, self._terms, self._tokens, self._token_lengths, self._given)
+        grown: tuple[Growing[Any], ...] = (*self._numbers.values(), *words)
+        derived = [self.__dict__.get(name) for name in _DERIVED]
+        arrays = sum(one.nbytes for one in derived if isinstance(one, (np.ndarray, Sessions)))
+        return sum(one.nbytes for one in grown) + self._vectors.nbytes + arrays + DICT_BYTES * self.size
+
+    # -- writing ------------------------------------------------------------------------------------------
+
+    def apply(self, rows: Sequence[IndexRow]) -> None:
+        """Take in changes, in seq order. A later row of a cube replaces the earlier; `deleted` removes it."""
+        if not rows:
+            return
+        last = {row.cube: row for row in rows}
+        if gone := [self._row_of[cube] for cube in last if cube in self._row_of]:
+            self._remove(gone)
+        new = [row for row in last.values() if not row.deleted]
+        new.sort(key=lambda row: row.seq)
+        if new:
+            self._append(new)
+        self._forget()
+
+    def pending(self) -> set[int]:
+        """The seqs whose dense feature is still to come."""
+        return set(self._pending)
+
+    def fill_dense(self, features: Mapping[int, bytes]) -> None:
+        """Add dense features that were pending, by seq. O(size)."""
+        late = {seq: data for seq, data in features.items() if seq in self._pending}
+        if not late:
+            return
+        where = np.searchsorted(self.seq, np.array(sorted(late), np.int64))
+        data = [late[seq] for seq in sorted(late)]
+        if self._table is None:
+            _, self._given.view[where] = self._dense_of(data)
+        else:
+            new, lengths = self._dense_of(data)
+            old = self._token_lengths.view
+            counts = old.copy()
+            counts[where] = lengths
+            flat = np.empty(int(counts.sum()), np.uint16)
+            mine = np.zeros(len(counts), np.bool_)
+            mine[where] = True
+            spread = np.repeat(mine, counts)
+            flat[spread], flat[~spread] = new, self._tokens.view
+            self._tokens.clear()
+            self._tokens.append(flat)
+            self._token_lengths.view[:] = counts
+        self._pending -= late.keys()
+        self._pooled_with = 0
+        self._forget()
+
+    def _append(self, rows: Sequence[IndexRow]) -> None:
+        first = self.size
+        columns = list(zip(*rows, strict=True))
+        self._row_of.update(zip(columns[1], range(first, first + len(rows)), strict=True))
+        for name, (position, missing) in _NUMBERS.items():
+            values = columns[position]
+            if missing is not None:
+                values = tuple(missing if value is None else value for value in values)
+            self._numbers[name].append(np.array(values, np.int64))
+        self._append_words([row.lexical or EMPTY for row in rows])
+        dense = columns[13]
+        self._pending.update(row.seq for row in rows if row.dense is None)
+        lengths_and_data = self._dense_of([data or b"" for data in dense])
+        if self._table is not None:
+            tokens, lengths = lengths_and_data
+            self._tokens.append(tokens)
+            self._token_lengths.append(lengths)
+        else:
+            self._given.append(lengths_and_data[1])
+
+    def _append_words(self, features: list[bytes]) -> None:
+        """Cut the joined features into heads and terms."""
+        flat = np.frombuffer(b"".join(features), np.uint32)
+        lengths = np.fromiter(map(len, features), np.int64, len(features)) // 4
+        starts = np.cumsum(lengths) - lengths
+        places = (starts[:, None] + np.arange(HEADER)).ravel()
+        self._heads.append(flat[places].reshape(-1, HEADER))
+        is_term = np.ones(len(flat), np.bool_)
+        is_term[places] = False
+        self._terms.append(flat[is_term])
+
+    def _dense_of(self, data: list[bytes]) -> tuple[NDArray[np.uint16], NDArray[Any]]:
+        """Joined token ids and their numbers; or nothing and (rows, dim) float16 vectors."""
+        if self._table is not None:
+            lengths = np.fromiter(map(len, data), np.int64, len(data)) // 2
+            return np.frombuffer(b"".join(data), np.uint16), lengths
+        width = 2 * self._given.view.shape[1]
+        flat = np.frombuffer(b"".join(one or bytes(width) for one in data), np.float16)
+        return np.empty(0, np.uint16), flat.reshape(len(data), width // 2)
+
+    def _remove(self, rows: list[int]) -> None:
+        keep = np.ones(self.size, np.bool_)
+        keep[rows] = False
+        self._pending -= set(self.seq[rows].tolist())
+        self._terms.keep(np.repeat(keep, self.term_counts))
+        if self._table is not None:
+            self._tokens.keep(np.repeat(keep, self._token_lengths.view))
+            self._token_lengths.keep(keep)
+        else:
+            self._given.keep(keep)
+        for column in self._numbers.values():
+            column.keep(keep)
+        self._heads.keep(keep)
+        cubes = [cube for cube, kept in zip(self._row_of, keep.tolist(), strict=True) if kept]
+        self._row_of = {cube: row for row, cube in enumerate(cubes)}
+        self._pooled_with = 0
+        self._forget()
+
+    def _forget(self) -> None:
+        for name in _DERIVED:
+            self.__dict__.pop(name, None)
+
+    # -- columns, one number per row ------------------------------------------------------------------------
+
+    seq = _Column()
+    scope = _Column()
+    kind = _Column()
+    origin = _Column()
+    at = _Column()
+    recorded_at = _Column()
+    valid_from = _Column()
+    valid_to = _Column()
+    expires_at = _Column()
+
+    @property
+    def text_hash(self) -> NDArray[np.uint64]:
+        """(size,) equal for texts of the same words."""
+        heads = self._heads.view.astype(np.uint64)
+        return heads[:, 0] | heads[:, 1] << np.uint64(32)
+
+    @property
+    def speaker(self) -> NDArray[np.uint32]:
+        """(size,) hash of the speaker's whole name; 0 for nobody."""
+        return self._heads.view[:, 2]
+
+    @property
+    def first_name(self) -> NDArray[np.uint32]:
+        """(size,) hash of the first word of the speaker's name."""
+        return self._heads.view[:, 3]
+
+    @property
+    def term_counts(self) -> NDArray[np.uint32]:
+        """(size,) distinct terms."""
+        return self._heads.view[:, 4] & np.uint32(0xFFFF)
+
+    @property
+    def lengths(self) -> NDArray[np.uint32]:
+        """(size,) words."""
+        return self._heads.view[:, 4] >> np.uint32(16)
+
+    @property
+    def flags(self) -> NDArray[np.uint32]:
+        """(size,) bits of `mnemic.index.lexical`."""
+        return self._heads.view[:, 5]
+
+    @property
+    def time_marks(self) -> NDArray[np.uint32]:
+        """(size,) expressions of time."""
+        return self._heads.view[:, 6] & np.uint32(0xFF)
+
+    @property
+    def name_marks(self) -> NDArray[np.uint32]:
+        """(size,) capitalised words inside a sentence."""
+        return self._heads.view[:, 6] >> np.uint32(8) & np.uint32(0xFF)
+
+    # -- derived, brought up to date when read -----------------------------------------------------------
+
+    @property
+    def counted(self) -> int:
+        """How many first rows the statistics come from: the largest power of two up to `size`."""
+        return 1 << self.size.bit_length() - 1 if self.size else 0
+
+    @cached_property
+    def term(self) -> NDArray[np.uint32]:
+        """(terms,) hashes of the distinct terms of all rows, one row after the other."""
+        return self._terms.view >> np.uint32(4)
+
+    @cached_property
+    def term_row(self) -> NDArray[np.int32]:
+        """(terms,) the row of each term."""
+        return np.repeat(np.arange(self.size, dtype=np.int32), self.term_counts)
+
+    def term_frequency(self, places: IntArray) -> FloatArray:
+        """How often each of these terms stands in its row, at most 15."""
+        return (self._terms.view[places] & np.uint32(15)).astype(np.float32)
+
+    @cached_property
+    def mean_length(self) -> float:
+        """Words per row, at least 1."""
+        return max(1.0, float(self.lengths[: self.counted].mean())) if self.size else 1.0
+
+    @cached_property
+    def speakers(self) -> dict[int, int]:
+        """The whole-name hash of each speaker, with its first name's. O(size)."""
+        pairs = np.unique(self.speaker.astype(np.uint64) << np.uint64(32) | self.first_name)
+        return {int(pair) >> 32: int(pair) & 0xFFFFFFFF for pair in pairs if pair}
+
+    @cached_property
+    def sessions(self) -> Sessions:
+        """Which rows were said one after the other. O(size log size)."""
+        return Sessions(self.scope, self.at)
+
+    @property
+    def vectors(self) -> FloatArray:
+        """(size, dim) centred unit vectors; zero where the dense feature is pending or the text is empty."""
+        counted = self.counted
+        if self._pooled_with != counted:
+            self._vectors.clear()
+            self._pooled_with = counted
+            self._weights = (
+                None
+                if self._table is None
+                else token_weights(
+                    self._tokens.view[: int(self._token_lengths.view[:counted].sum())], len(self._table)
+                )
+            )
+            first = self._raw(0, counted)
+            self._mean = space_mean(first)
+            self._vectors.append(centre(first, self._mean))
+        done = len(self._vectors.view)
+        if done < self.size:
+            self._vectors.append(centre(self._raw(done, self.size), self._mean))
+        return self._vectors.view
+
+    def embed_question(
+        self, tokens: NDArray[np.uint16] | None, vector: FloatArray | None
+    ) -> FloatArray | None:
+        """(dim,) a question as a row of `vectors`; None when its embedding is missing or empty. O(dim)."""
+        if not self.size:
+            return None
+        self.vectors  # noqa: B018  (brings the statistics up to date)
+        if self._table is not None and tokens is not None and self._weights is not None:
+            raw = pool(tokens, np.array([len(tokens)], np.int64), self._table, self._weights)
+        elif self._table is None and vector is not None:
+            raw = normalise(np.array(vector, np.float32)[None])
+        else:
+            return None
+        found = centre(raw, self._mean)[0]
+        return found if found.any() else None
+
+    def _raw(self, start: int, stop: int) -> FloatArray:
+        """Unit vectors of some rows, before the mean is removed."""
+        if self._table is None:
+            return normalise(self._given.view[start:stop].astype(np.float32))
+        lengths = self._token_lengths.view
+        first = int(lengths[:start].sum())
+        tokens = self._tokens.view[first : first + int(lengths[start:stop].sum())]
+        assert self._weights is not None  # noqa: S101  (set with _pooled_with)
+        return pool(tokens, lengths[start:stop], self._table, self._weights)
+
+
+# Column name -> (position in IndexRow, what stands for None)
+_NUMBERS: Final[dict[str, tuple[int, int | None]]] = {
+    "seq": (0, None),
+    "scope": (3, None),
+    "kind": (4, None),
+    "origin": (5, None),
+    "at": (7, None),
+    "recorded_at": (8, None),
+    "valid_from": (9, int(FAR.min)),
+    "valid_to": (10, int(FAR.max)),
+    "expires_at": (11, int(FAR.max)),
+}
+_DERIVED: Final = ("term", "term_row", "mean_length", "speakers", "sessions")

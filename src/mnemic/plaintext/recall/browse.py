@@ -10,9 +10,9 @@ import numpy as np
 
 from mnemic.cube.checks import require_count
 from mnemic.cube.errors import InvalidOption
-from mnemic.cube.model import MemCube
+from mnemic.cube.model import MemCube, ScopeField, Unset
 from mnemic.cube.times import to_datetime
-from mnemic.plaintext.recall.filters import Filter, Reach
+from mnemic.plaintext.recall.filters import Filter, Reach, Where
 from mnemic.plaintext.recall.search import Recall
 
 
@@ -58,6 +58,38 @@ def browse(recall: Recall, reach: Reach, *, where: Filter, limit: int, after: st
     return Page(cubes[:limit], f"{found[limit - 1][0]}:{found[limit - 1][1]}" if more else None)
 
 
+def choose(
+    recall: Recall,
+    ids: str | Iterable[str] | None,
+    *,
+    where: Where | None,
+    user: ScopeField,
+    agent: ScopeField,
+    session: ScopeField,
+) -> list[str]:
+    """The ids given, or those of all live cubes that pass `where`: exactly one of the two has to be said.
+
+    Raises InvalidOption, ScopeRequired, InvalidFilter. O(rows within reach) for `where`.
+    """
+    if ids is not None:
+        if where is not None or any(not isinstance(field, Unset) for field in (user, agent, session)):
+            raise InvalidOption("ids say which cubes already: leave out where, user, agent and session")
+        if not isinstance(ids, str | Iterable):
+            raise InvalidOption(f"ids={ids!r:.80} must be the id of a cube, or several")
+        return [ids] if isinstance(ids, str) else list(ids)
+    if not where:
+        raise InvalidOption(
+            "say which cubes: their ids, or where={'session': 's1'} or another condition, with user=… or agent=…"
+        )
+    reach, conditions = Reach.of(user, agent, session), Filter.of(where)
+    found: list[str] = []
+    with recall.cache.lock, recall.vault.snapshot() as snapshot:
+        for view in recall.visible(snapshot, reach, conditions):
+            cubes = snapshot.cubes(view.space, view.entry.index.seq[view.rows].tolist())
+            found += [cube.id for cube in cubes]
+    return found
+
+
 def count(recall: Recall, reach: Reach, *, where: Filter) -> int:
     """How many live cubes. O(rows within reach)."""
     with recall.cache.lock, recall.vault.snapshot() as snapshot:
@@ -70,11 +102,13 @@ def sessions(recall: Recall, reach: Reach) -> list[Session]:
     with recall.cache.lock, recall.vault.snapshot() as snapshot:
         for view in recall.visible(snapshot, reach, Filter()):
             index, rows = view.entry.index, view.rows
-            for number in np.unique(index.scope[rows]).tolist():
-                at = index.at[rows[index.scope[rows] == number]]
+            order = np.argsort(index.scope[rows], kind="stable")
+            numbers, starts = np.unique(index.scope[rows][order], return_index=True)
+            at = index.at[rows][order]
+            for number, said in zip(numbers.tolist(), np.split(at, starts[1:]), strict=True):
                 names = view.scopes[number]
-                first, last = to_datetime(int(at.min())), to_datetime(int(at.max()))
-                out.append(Session(names.user, names.agent, names.session, len(at), first, last))
+                first, last = to_datetime(int(said.min())), to_datetime(int(said.max()))
+                out.append(Session(names.user, names.agent, names.session, len(said), first, last))
     return sorted(out, key=lambda one: (one.last_at, one.session or ""), reverse=True)
 
 

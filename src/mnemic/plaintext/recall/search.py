@@ -163,12 +163,12 @@ class Recall:
         """The cubes of ranked rows. O(k)."""
         seqs: dict[int, list[int]] = {}
         for one in ranked:
-            seqs.setdefault(one.index, []).append(int(views[one.index].entry.index.seq[one.row]))
+            seqs.setdefault(one.view, []).append(int(views[one.view].entry.index.seq[one.row]))
         cubes = {
             number: dict(zip(wanted, snapshot.cubes(views[number].space, wanted), strict=True))
             for number, wanted in seqs.items()
         }
         return [
-            Hit(cubes[one.index][int(views[one.index].entry.index.seq[one.row])], one.score, one.signals)
+            Hit(cubes[one.view][int(views[one.view].entry.index.seq[one.row])], one.score, one.signals)
             for one in ranked
         ]
