@@ -19,6 +19,7 @@ ALLOWED: dict[str, set[str]] = {
     "cli": {"serve", "bench", "doctor", "upkeep", "memory"},
     "serve": {"memory"},
     "bench": {"memory"},
+    "asynchronous": {"memory"},  # the facade for asyncio
     "doctor": {"memory"},  # a sibling of the facade, above the rooms
     "upkeep": {"memory"},  # another
     "memory": {"scheduler", "governance", "plaintext", "runtime"},

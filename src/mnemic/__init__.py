@@ -13,9 +13,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["ANY", "Hit", "MemCube", "Memory", "MnemicError", "Weights", "__version__", "open"]
+__all__ = ["ANY", "AsyncMemory", "Hit", "MemCube", "Memory", "MnemicError", "Weights", "__version__", "open"]
 
 if TYPE_CHECKING:
+    from mnemic.asynchronous import AsyncMemory
     from mnemic.cube.errors import MnemicError
     from mnemic.cube.model import ANY, MemCube
     from mnemic.memory import Memory, open
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "ANY": "mnemic.cube.model",
+    "AsyncMemory": "mnemic.asynchronous",
     "Hit": "mnemic.plaintext.recall.search",
     "MemCube": "mnemic.cube.model",
     "Memory": "mnemic.memory",

@@ -8,12 +8,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import tzinfo
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from mnemic.cube.checks import require_count
-from mnemic.cube.errors import NotFound, ScopeRequired
+from mnemic.cube.errors import InvalidOption, NotFound, ScopeRequired
 from mnemic.cube.model import ANY, MemCube, Scope, ScopeField, check_scope_field
 from mnemic.cube.times import TimeLike, to_micros
 from mnemic.index.cache import DEFAULT_BYTES
@@ -26,7 +27,7 @@ from mnemic.plaintext.ingest.files import read
 from mnemic.plaintext.ingest.messages import Message, tell
 from mnemic.plaintext.ingest.store import Added, Change, Imported, remove, revise, store, store_all
 from mnemic.plaintext.parts import Parts, open_parts
-from mnemic.plaintext.recall.browse import Page, Session, browse, count, sessions, users
+from mnemic.plaintext.recall.browse import Page, Session, browse, choose, count, sessions, users
 from mnemic.plaintext.recall.filters import Filter, Reach, Where
 from mnemic.plaintext.recall.rank import Weights
 from mnemic.plaintext.recall.search import Hits
@@ -127,18 +128,23 @@ class Memory:
         agent: str | None = None,
         session: str | None = None,
         format: str = "auto",
+        sample: str | int | None = None,
+        day_first: bool | None = None,
+        timezone: tzinfo | None = None,
         progress: Progress | None = None,
-        **options: Any,
     ) -> Imported:
-        """Read an export or notes (see docs/import.md) into memory; the account says what did not go in and
-        why.
+        """Read an export or notes (docs/import.md) into memory; the account says what did not go in and why.
 
-        Importing again stores only what is new. Raises InvalidFile, InvalidOption. O(characters).
+        sample: which dialogue (LoCoMo). day_first: whether 3/5 is in May (WhatsApp). timezone: where times
+        without a zone were written (WhatsApp, notes). A few hundred records are one transaction; importing
+        again, also after an interruption, stores only what is missing.
+
+        Raises InvalidFile and InvalidOption before anything is stored. O(characters).
         """
         scope = self._scope(user, agent, session)
-        account = store_all(
-            self._vault, self._parts.maker, scope, read(path, format=format, **options), progress=progress
-        )
+        records = read(path, format=format, sample=sample, day_first=day_first, timezone=timezone)
+        account = store_all(self._vault, self._parts.maker, scope, records, progress=progress)
+        account.notes.extend(records.notes)
         self._parts.pending.kick()
         return account
 
@@ -148,10 +154,26 @@ class Memory:
         self._parts.pending.kick()
         return change
 
-    def delete(self, ids: str | Sequence[str], *, reason: str | None = None) -> Change:
-        """Take cubes out of every search; their history stays. All or none. Raises NotFound."""
-        wanted = [ids] if isinstance(ids, str) else list(ids)
-        return remove(self._vault, wanted, reason=reason)
+    def delete(
+        self,
+        ids: str | Iterable[str] | None = None,
+        *,
+        where: Where | None = None,
+        user: ScopeField = ANY,
+        agent: ScopeField = ANY,
+        session: ScopeField = ANY,
+        dry_run: bool = False,
+        reason: str | None = None,
+    ) -> Change:
+        """Take cubes out of every search, all or none; their history stays.
+
+        Which: their ids, or `where` within a user's or an agent's memory, as `list` would show them.
+        dry_run: nothing is changed, and `.cubes` are those that would go.
+
+        Raises NotFound, InvalidOption, InvalidFilter, ScopeRequired. O(cubes that go + rows within reach).
+        """
+        chosen = choose(self._recall, ids, where=where, user=user, agent=agent, session=session)
+        return remove(self._vault, chosen, reason=reason, dry_run=dry_run)
 
     # --- asking
 
@@ -347,33 +369,51 @@ class Memory:
 
 
 class ScopedMemory:
-    """A Memory with user, agent and session filled in. A field that was not named matches any in a read."""
+    """A Memory with user, agent and session filled in, which no call can turn to somebody else's.
+
+    A field that was not named is "unset" in a write and matches any in a read, and a call may name it.
+    """
 
     def __init__(self, memory: Memory, *, user: str | None, agent: str | None, session: str | None) -> None:
         self.memory = memory
-        self._write = {"user": user, "agent": agent, "session": session}
-        self._read = {name: value for name, value in self._write.items() if value is not None}
+        named = {"user": user, "agent": agent, "session": session}
+        self._bound = {field: name for field, name in named.items() if name is not None}
 
-    def add(self, content: str | Message | Sequence[str | Message], **options: Any) -> Added:
-        return self.memory.add(content, **{**self._write, **options})
+    def add(self, /, content: str | Message | Sequence[str | Message], **options: Any) -> Added:
+        return self.memory.add(content, **self._with(options))
 
-    def load_file(self, path: str | os.PathLike[str], **options: Any) -> Imported:
-        return self.memory.load_file(path, **{**self._write, **options})
+    def load_file(self, /, path: str | os.PathLike[str], **options: Any) -> Imported:
+        return self.memory.load_file(path, **self._with(options))
 
-    def search(self, question: str, **options: Any) -> Hits:
-        return self.memory.search(question, **{**self._read, **options})
+    def delete(self, /, *, where: Where, **options: Any) -> Change:
+        return self.memory.delete(where=where, **self._with(options))
 
-    def context(self, question: str, **options: Any) -> Context:
-        return self.memory.context(question, **{**self._read, **options})
+    def search(self, /, question: str, **options: Any) -> Hits:
+        return self.memory.search(question, **self._with(options))
 
-    def ask(self, question: str, **options: Any) -> Answer:
-        return self.memory.ask(question, **{**self._read, **options})
+    def context(self, /, question: str, **options: Any) -> Context:
+        return self.memory.context(question, **self._with(options))
 
-    def list(self, **options: Any) -> Page:
-        return self.memory.list(**{**self._read, **options})
+    def ask(self, /, question: str, **options: Any) -> Answer:
+        return self.memory.ask(question, **self._with(options))
 
-    def count(self, **options: Any) -> int:
-        return self.memory.count(**{**self._read, **options})
+    def list(self, /, **options: Any) -> Page:
+        return self.memory.list(**self._with(options))
+
+    def count(self, /, **options: Any) -> int:
+        return self.memory.count(**self._with(options))
+
+    def __repr__(self) -> str:
+        return f"<mnemic.ScopedMemory {self._bound} of {self.memory.where()}>"
+
+    def _with(self, options: dict[str, Any]) -> dict[str, Any]:
+        for field, name in self._bound.items():
+            if options.get(field, name) != name:
+                raise InvalidOption(
+                    f"this handle is bound to {field}={name!r}; for {field}={options[field]!r:.80} ask "
+                    "the Memory itself, or make another handle with scope(…)"
+                )
+        return {**options, **self._bound}
 
 
 def _moment(value: TimeLike | None) -> int | None:

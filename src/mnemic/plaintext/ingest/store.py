@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import NamedTuple, overload
 
 from mnemic.cube.errors import IdempotencyConflict, InvalidInput
@@ -20,6 +19,7 @@ from mnemic.vault.codec import Draft, to_cube
 from mnemic.vault.vault import Vault, Written
 
 IMPORT_BATCH = 500
+IMPORT_CHARS = 2_000_000
 
 
 class Added(Sequence[MemCube]):
@@ -72,19 +72,25 @@ class Change:
 
 @dataclass(slots=True)
 class Imported:
-    """The account of an import: counts, and every record that did not go in."""
+    """The account of an import: counts, and every record that did not go in.
+
+    `notes` hold what was left out on purpose, counted, and what had to be guessed.
+    """
 
     read: int = 0
     stored: int = 0
     existing: int = 0
     sessions: set[str | None] = field(default_factory=set)
     skipped: list[Skipped] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 def store(
     vault: Vault, maker: FeatureMaker, scope: Scope, told: Sequence[Told], *, vectors: object = None
 ) -> Added:
     """Store what was told in one scope, durably, in one transaction. O(characters)."""
+    if not told and vectors is None:
+        return Added((), change_id=None, existing=(), skipped=())
     pieces = [piece for number, one in enumerate(told) for piece in _pieces(number, one)]
     given = None if vectors is None else _given(vectors, maker, len(told), len(pieces))
     features = maker.make([piece.said for piece in pieces], given)
@@ -92,17 +98,18 @@ def store(
     appended = vault.append(scope, drafts)
     cubes, existing, skipped = [], [], []
     for piece, draft, outcome in zip(pieces, drafts, appended.outcomes, strict=True):
-        if outcome.reason is None and outcome.row is not None:
+        if outcome.row is not None and outcome.reason is None:
             cubes.append(to_cube(draft, outcome.row, scope))
             continue
-        skipped.append(
-            Skipped(where=f"message {piece.number}", reason=outcome.reason or "", id=draft.client_id)
-        )
         if outcome.row is not None:
             cubes.append(outcome.row.cube_in(scope))
             existing.append(cubes[-1].id)
+        there = None if outcome.row is None else existing[-1]
+        skipped.append(
+            Skipped(where=piece.where, reason=outcome.reason or "", id=draft.client_id, existing=there)
+        )
     change_id = appended.change.change_id if appended.change else None
-    return Added(cubes, change_id=change_id, existing=existing, skipped=skipped)
+    return Added(cubes, change_id=change_id, existing=existing, skipped=list(dict.fromkeys(skipped)))
 
 
 def store_all(
@@ -119,18 +126,32 @@ def store_all(
     a second run stores only what is missing, because importers give every record an id.
     """
     account = Imported()
-    stream = iter(records)
-    while batch := list(islice(stream, IMPORT_BATCH)):
+    for batch in _batches(records):
         for session, told in _by_session(scope, batch, account):
             account.sessions.add(session)
             target = scope._replace(session=session)
             for added in _store_or_report(vault, maker, target, told, account):
                 account.stored += len(added) - len(added.existing)
                 account.existing += len(added.existing)
+                account.skipped += [one for one in added.skipped if one.existing is None]
         account.read += len(batch)
         if progress:
             progress(account.read, account.read)
     return account
+
+
+def _batches(records: Iterable[Told | Skipped]) -> Iterator[list[Told | Skipped]]:
+    """A few hundred records, or fewer long ones: what is held in memory at once."""
+    batch: list[Told | Skipped] = []
+    characters = 0
+    for record in records:
+        batch.append(record)
+        characters += len(record.text) if isinstance(record, Told) else 0
+        if len(batch) == IMPORT_BATCH or characters > IMPORT_CHARS:
+            yield batch
+            batch, characters = [], 0
+    if batch:
+        yield batch
 
 
 def _by_session(
@@ -154,8 +175,7 @@ def _store_or_report(
         yield store(vault, maker, scope, told)
     except IdempotencyConflict as error:
         if len(told) == 1:
-            where = f"{told[0].source or 'record'}:{told[0].line or '?'}"
-            account.skipped.append(Skipped(where=where, reason=str(error), id=told[0].id))
+            account.skipped.append(Skipped(where=_where(told[0]), reason=str(error), id=told[0].id))
             return
         for one in told:
             yield from _store_or_report(vault, maker, scope, [one], account)
@@ -169,6 +189,10 @@ class _Piece(NamedTuple):
     place: Place | None
     text: str
     recalled: tuple[tuple[int, int], ...]
+
+    @property
+    def where(self) -> str:
+        return _where(self.told) if self.told.source is not None else f"message {self.number}"
 
     @property
     def said(self) -> Utterance:
@@ -189,6 +213,10 @@ class _Piece(NamedTuple):
             client_id=told.id,
             features=features,
         )
+
+
+def _where(told: Told) -> str:
+    return f"{told.source or 'record'}:{told.line or '?'}"
 
 
 def _pieces(number: int, told: Told) -> Iterator[_Piece]:
@@ -226,8 +254,12 @@ def revise(vault: Vault, maker: FeatureMaker, cube: str, text: str, *, reason: s
     return _changed([vault.revise(cube, change, reason=reason)])
 
 
-def remove(vault: Vault, cubes: Sequence[str], *, reason: str | None = None) -> Change:
-    """Tombstones for cubes, all or none. Raises NotFound."""
+def remove(vault: Vault, cubes: Sequence[str], *, reason: str | None = None, dry_run: bool = False) -> Change:
+    """Tombstones for cubes, all or none; in a dry run the cubes as they are. Raises NotFound."""
+    if dry_run:
+        with vault.snapshot() as snapshot:
+            heads = [snapshot.head(cube) for cube in dict.fromkeys(cubes)]
+        return Change(None, tuple(cube for cube in heads if not cube.deleted))
     return _changed(vault.remove(cubes, reason=reason))
 
 

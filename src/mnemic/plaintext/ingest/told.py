@@ -33,8 +33,12 @@ class Told:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Skipped:
-    """Why one item was not stored. `where` names the record: a position in the call, or file:line."""
+    """Why one item was not stored. `where` names the record: a position in the call, or file:line.
+
+    `id` is the one it came with; `existing` is the cube that holds it already, if that is why.
+    """
 
     where: str
     reason: str
     id: str | None = None
+    existing: str | None = None

@@ -9,7 +9,7 @@ from datetime import datetime
 import numpy as np
 
 from mnemic.cube.checks import require_count
-from mnemic.cube.errors import InvalidOption
+from mnemic.cube.errors import InvalidOption, ScopeRequired
 from mnemic.cube.model import MemCube, ScopeField, Unset
 from mnemic.cube.times import to_datetime
 from mnemic.plaintext.recall.filters import Filter, Reach, Where
@@ -79,8 +79,10 @@ def choose(
         return [ids] if isinstance(ids, str) else list(ids)
     if not where:
         raise InvalidOption(
-            "say which cubes: their ids, or where={'session': 's1'} or another condition, with user=… or agent=…"
+            "say which cubes: their ids, or where={'session': 's1'} or another condition, with user or agent"
         )
+    if not isinstance(user, str) and not isinstance(agent, str):
+        raise ScopeRequired("say whose cubes may go: user='…' or agent='…'")
     reach, conditions = Reach.of(user, agent, session), Filter.of(where)
     found: list[str] = []
     with recall.cache.lock, recall.vault.snapshot() as snapshot:

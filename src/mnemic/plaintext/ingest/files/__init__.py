@@ -6,6 +6,7 @@ import importlib
 import os
 from collections.abc import Callable, Iterator
 from datetime import UTC, tzinfo
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -25,6 +26,7 @@ FORMATS: Final = {
     "whatsapp": f"{_HERE}.whatsapp:read",
     "locomo": f"{_HERE}.locomo:read",
 }
+_PATIENCE: Final = 100_000  # broken records at the head of a file, before it is given up
 _USES: Final = {
     "sample": ("locomo",),
     "day_first": ("whatsapp",),
@@ -107,7 +109,7 @@ def _reader(format: str) -> Callable[[Source], Iterator[Told | Skipped]]:
 def _first_told(source: Source, format: str, records: Iterator[Told | Skipped]) -> list[Told | Skipped]:
     """Records up to the first that can be stored, last first. Raises InvalidFile when there is none."""
     waiting: list[Told | Skipped] = []
-    for record in records:
+    for record in islice(records, _PATIENCE):
         waiting.append(record)
         if isinstance(record, Told):
             return waiting[::-1]

@@ -1,0 +1,103 @@
+"""AsyncMemory: a Memory for asyncio. Every verb is Memory's own, run in a thread; there is no logic here."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from functools import wraps
+from types import TracebackType
+from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar
+
+from mnemic.memory import Memory, ScopedMemory
+from mnemic.memory import open as open_memory
+
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
+
+
+class _InThreads(Generic[T]):
+    """Holds what does the work. Threads are those of `asyncio.to_thread`."""
+
+    def __init__(self, engine: T) -> None:
+        self._engine = engine
+
+    def __repr__(self) -> str:
+        return f"<async {self._engine!r}>"
+
+
+def _verb(
+    method: Callable[Concatenate[T, P], R],
+) -> Callable[Concatenate[_InThreads[T], P], Coroutine[Any, Any, R]]:
+    """The same method, awaited. An await that is cancelled does not stop a write: it may still be stored."""
+
+    @wraps(method)
+    async def awaited(self: _InThreads[T], /, *args: P.args, **options: P.kwargs) -> R:
+        return await asyncio.to_thread(method, self._engine, *args, **options)
+
+    return awaited
+
+
+def _opener(make: Callable[P, Memory]) -> Callable[P, Coroutine[Any, Any, AsyncMemory]]:
+    @wraps(make)
+    async def opened(*args: P.args, **options: P.kwargs) -> AsyncMemory:
+        return AsyncMemory(await asyncio.to_thread(make, *args, **options))
+
+    return opened
+
+
+class AsyncScopedMemory(_InThreads[ScopedMemory]):
+    """A `ScopedMemory`, awaited."""
+
+    add = _verb(ScopedMemory.add)
+    load_file = _verb(ScopedMemory.load_file)
+    delete = _verb(ScopedMemory.delete)
+    search = _verb(ScopedMemory.search)
+    context = _verb(ScopedMemory.context)
+    ask = _verb(ScopedMemory.ask)
+    list = _verb(ScopedMemory.list)
+    count = _verb(ScopedMemory.count)
+
+
+class AsyncMemory(_InThreads[Memory]):
+    """`async with await mnemic.AsyncMemory.open("ana.db") as mem: await mem.add("…", user="ana")`.
+
+    Arguments, results and errors are those of `mnemic.open` and `Memory`. `AsyncMemory(memory)` wraps one
+    that is open; both may be used side by side.
+    """
+
+    open = staticmethod(_opener(open_memory))
+    add = _verb(Memory.add)
+    load_file = _verb(Memory.load_file)
+    update = _verb(Memory.update)
+    delete = _verb(Memory.delete)
+    search = _verb(Memory.search)
+    context = _verb(Memory.context)
+    ask = _verb(Memory.ask)
+    list = _verb(Memory.list)
+    count = _verb(Memory.count)
+    sessions = _verb(Memory.sessions)
+    users = _verb(Memory.users)
+    get = _verb(Memory.get)
+    history = _verb(Memory.history)
+    explain = _verb(Memory.explain)
+    flush = _verb(Memory.flush)
+    close = _verb(Memory.close)
+
+    def where(self) -> str:
+        """Where this memory is kept: a path, or a URL without its password."""
+        return self._engine.where()
+
+    def scope(
+        self, *, user: str | None = None, agent: str | None = None, session: str | None = None
+    ) -> AsyncScopedMemory:
+        """A handle bound to a scope: `ana = mem.scope(user="ana"); await ana.add(…)`."""
+        return AsyncScopedMemory(self._engine.scope(user=user, agent=agent, session=session))
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
