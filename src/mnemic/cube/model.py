@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 from enum import IntEnum
-from typing import Any, Final, NamedTuple
+from typing import Annotated, Any, Final, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from mnemic.cube.errors import InvalidOption
 
@@ -76,6 +76,22 @@ def check_scope_field(field: str, value: object) -> str | None:
     return value
 
 
+class ReadOnlyDict(dict[str, Any]):
+    """A dict that cannot be changed, and so can be hashed; equal to a plain one with the same items."""
+
+    def _refuse(self, *_: object, **__: object) -> Any:
+        raise TypeError("metadata of a cube cannot be changed; dict(…) gives a copy that can")
+
+    __setitem__ = __delitem__ = __ior__ = _refuse
+    clear = pop = popitem = setdefault = update = _refuse
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return hash(frozenset(self))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (dict(self),)
+
+
 class _Value(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -124,7 +140,7 @@ class Header(_Value):
     sources: tuple[Source, ...] = ()
     place: Place | None = None
     recalled: tuple[tuple[int, int], ...] = ()
-    metadata: Mapping[str, Any] = Field(default_factory=dict)
+    metadata: Annotated[Mapping[str, Any], AfterValidator(ReadOnlyDict)] = Field(default_factory=ReadOnlyDict)
 
 
 class MemCube(_Value):
