@@ -49,6 +49,11 @@ class IndexCache:
         self._max_bytes = max_bytes
         self._entries: OrderedDict[int, Entry] = OrderedDict()
 
+    @property
+    def dim(self) -> int:
+        """Of the vectors that are searched."""
+        return self._dense.dim if self._dense else 0
+
     def catch_up(self, snapshot: Snapshot, space: int) -> Entry | None:
         """The index of a space as of this snapshot; None when the space is gone.
 
@@ -76,7 +81,7 @@ class IndexCache:
 
     def _new_index(self) -> ScopeIndex:
         table = self._table() if self._table else None
-        return ScopeIndex(table=table, dim=self._dense.dim if self._dense else 0)
+        return ScopeIndex(table=table, dim=self.dim)
 
     def _check_models(self, snapshot: Snapshot) -> None:
         active = {model.number for model in snapshot.models() if model.active}

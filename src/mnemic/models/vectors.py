@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from mnemic.cube.errors import InvalidText, InvalidVector
-from mnemic.models.base import FloatArray
+from mnemic.cube.errors import InvalidText, InvalidVector, MnemicError, ModelError
+from mnemic.models.base import Embedder, FloatArray
 
 
 def check_texts(texts: Sequence[str]) -> list[str]:
@@ -32,6 +32,22 @@ def check_texts(texts: Sequence[str]) -> list[str]:
                 "decode the bytes it came from with errors='replace'"
             ) from None
     return checked
+
+
+def embed_checked(embedder: Embedder, texts: Sequence[str], *, dim: int) -> FloatArray:
+    """(len(texts), dim) float32 of unit length, by somebody's embedder, which may do anything.
+
+    Raises ModelError when it fails and InvalidVector when what it gives cannot be used.
+    """
+    try:
+        raw = embedder.embed(texts)
+    except MnemicError:
+        raise
+    except Exception as error:
+        raise ModelError(
+            f"the embedder {embedder.name} failed: {type(error).__name__}: {_short(error)}"
+        ) from error
+    return check_vectors(raw, count=len(texts), dim=dim, name=embedder.name)
 
 
 def check_vectors(vectors: Any, count: int, dim: int, name: str) -> FloatArray:

@@ -57,10 +57,21 @@ def open_parts(
             f"the vectors of this vault come from {dense.name!r}, not from {chosen.name!r}. Open it without "
             f"embedder=…, or change it for good: mnemic reembed {vault.database.location} --embedder NAME"
         )
+    _check_dim(vault, chosen, dense)
     maker = FeatureMaker(chosen, lexical, dense)
     table = (lambda: chosen.table) if isinstance(chosen, TokenEmbedder) else None
     cache = IndexCache(lexical=lexical, dense=dense, table=table, max_bytes=index_bytes)
     return Parts(vault, maker, PendingEmbeddings(vault, maker), Recall(vault, chosen, cache, weights))
+
+
+def _check_dim(vault: Vault, chosen: Embedder, dense: ModelRow) -> None:
+    """One that learns its dimension from its first answer (a property) is not asked, it may be down."""
+    if not isinstance(getattr(type(chosen), "dim", None), property) and chosen.dim != dense.dim:
+        raise EmbedderMismatch(
+            f"the vectors of this vault have {dense.dim} dimensions, those of {chosen.name!r} now have "
+            f"{chosen.dim}. Give other weights another name, then: mnemic reembed {vault.database.location} "
+            "--embedder NAME"
+        )
 
 
 def reembed(vault: Vault, embedder: str | Embedder | None = None, *, progress: Progress | None = None) -> int:

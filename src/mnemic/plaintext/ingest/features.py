@@ -10,7 +10,7 @@ import numpy as np
 
 from mnemic.index.lexical import lexical_features
 from mnemic.models.base import Embedder, FloatArray, TokenEmbedder
-from mnemic.models.vectors import check_vectors
+from mnemic.models.vectors import embed_checked
 from mnemic.vault.vault import ModelRow, Vault
 
 BATCH = 256
@@ -63,7 +63,7 @@ class FeatureMaker:
     def embed(self, said: Sequence[Utterance]) -> list[bytes]:
         """The dense feature of each: token ids for a static embedder, else a float16 vector.
 
-        Raises ModelError.
+        Raises ModelError and InvalidVector.
         """
         texts = [one.spoken for one in said]
         if self._tokens is not None:
@@ -71,8 +71,7 @@ class FeatureMaker:
         kept = [i for i, text in enumerate(texts) if text.strip()]
         out = [b""] * len(texts)
         if kept:
-            raw = self.embedder.embed([texts[i] for i in kept])
-            checked = check_vectors(raw, count=len(kept), dim=self.embedder.dim, name=self.embedder.name)
+            checked = embed_checked(self.embedder, [texts[i] for i in kept], dim=self.dense.dim)
             for i, data in zip(kept, vector_bytes(checked), strict=True):
                 out[i] = data
         return out

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 
-from mnemic.cube.errors import ModelError, VaultError
+from mnemic.cube.errors import MnemicError
 from mnemic.plaintext.ingest.features import FeatureMaker, Progress, embed_pending
 from mnemic.vault.vault import Vault
 
@@ -65,7 +65,7 @@ class PendingEmbeddings:
             try:
                 self.flush()
                 wait = FIRST_WAIT_S
-            except (ModelError, VaultError) as error:
+            except MnemicError as error:
                 self.last_error = str(error)
                 self._closing.wait(wait)
                 wait = min(2 * wait, LONGEST_WAIT_S)

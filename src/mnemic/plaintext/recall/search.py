@@ -14,7 +14,7 @@ from mnemic.cube.model import MemCube, Scope, Unset
 from mnemic.cube.times import now
 from mnemic.index.cache import Entry, IndexCache
 from mnemic.models.base import Embedder, TokenEmbedder
-from mnemic.models.vectors import check_vectors
+from mnemic.models.vectors import embed_checked
 from mnemic.plaintext.recall.filters import BoolArray, Filter, Reach
 from mnemic.plaintext.recall.question import Question, parse_question
 from mnemic.plaintext.recall.rank import Ranked, Weights, rank
@@ -137,11 +137,10 @@ class Recall:
         if isinstance(self._embedder, TokenEmbedder):
             return parse_question(text, asked_at=moment, tokens=self._embedder.tokenize([text])[0])
         try:
-            raw = self._embedder.embed([text])
+            vectors = embed_checked(self._embedder, [text], dim=self.cache.dim)
         except ModelError:
             return parse_question(text, asked_at=moment)
-        vector = check_vectors(raw, count=1, dim=self._embedder.dim, name=self._embedder.name)[0]
-        return parse_question(text, asked_at=moment, vector=vector)
+        return parse_question(text, asked_at=moment, vector=vectors[0])
 
     def notes(self, question: Question, views: Sequence[Visible]) -> dict[str, str]:
         """What was not as it should be: signals that are missing for some or all cubes."""
