@@ -11,7 +11,8 @@ from vaults import ANA, cite, derive, live, log, rows, say, someone, stale, tell
 
 from mnemic.cube.errors import InvalidOption, NotFound, VaultClosed
 from mnemic.cube.ids import id_bytes, id_text, new_ids
-from mnemic.cube.model import Origin, Scope
+from mnemic.cube.model import Kind, Origin, Scope
+from mnemic.vault.codec import Draft
 from mnemic.vault.vault import Vault, open_vault
 
 # --- versions
@@ -40,6 +41,17 @@ def test_versions_name_their_parents(vault: Vault) -> None:
     chain = rows(vault, "SELECT version, parent FROM version ORDER BY seq")
     versions = [bytes(version) for version, _ in chain]
     assert [parent and bytes(parent) for _, parent in chain] == [None, *versions[:-1]]
+
+
+def test_a_tombstone_says_whose_it_is(vault: Vault) -> None:
+    draft = Draft(payload=b"a", kind=Kind.activation, client_id="mine", name="Ana")
+    (outcome,) = vault.append(ANA, [draft]).outcomes
+    assert outcome.row
+    cube = id_text(outcome.row.cube)
+    vault.remove([cube])
+    with vault.snapshot() as snapshot:
+        last = snapshot.head(cube)
+    assert (last.kind, last.client_id, last.payload, last.header.name) == (Kind.activation, "mine", b"", None)
 
 
 def test_a_deletion_is_a_tombstone(vault: Vault) -> None:

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 from mnemic.cube.errors import (
-    MnemicError,
     NetworkFileSystem,
     NotAVault,
     VaultBusy,
@@ -103,11 +102,15 @@ class SQLite:
                 "mnemic.open('postgresql://…')."
             )
         if self.path.exists() and self.path.stat().st_size:
-            with self._typed_errors(), open(self.path, "rb") as file:
-                if file.read(16) != b"SQLite format 3\x00":
-                    raise NotAVault(
-                        f"{self.path} is not a mnemic vault (not an SQLite file). Choose another path."
-                    )
+            try:
+                with open(self.path, "rb") as file:
+                    start = file.read(16)
+            except OSError as error:
+                raise self._typed(error) from error
+            if start != b"SQLite format 3\x00":
+                raise NotAVault(
+                    f"{self.path} is not a mnemic vault (not an SQLite file). Choose another path."
+                )
 
     def _prepare(self) -> None:
         with self._readers.connection() as connection:
@@ -192,9 +195,7 @@ class SQLite:
     def _typed_errors(self) -> Iterator[None]:
         try:
             yield
-        except (sqlite3.Error, OSError) as error:
-            if isinstance(error, MnemicError):
-                raise
+        except sqlite3.Error as error:
             raise self._typed(error) from error
 
     def _typed(self, error: sqlite3.Error | OSError) -> VaultError:

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from mnemic.cube.errors import IdempotencyConflict, InvalidOption, NotFound
 from mnemic.cube.ids import id_bytes, id_text, new_ids
-from mnemic.cube.model import MemCube, Origin, Scope, check_scope_field
+from mnemic.cube.model import Kind, MemCube, Origin, Scope, check_scope_field
 from mnemic.vault import lineage, log, reading, tables, writing
 from mnemic.vault.codec import Draft, Stored, client_key, digest, mac
 from mnemic.vault.database import Database, Statement, Transaction
@@ -190,28 +190,27 @@ class Vault:
         Raises NotFound before anything is written.
         """
         with self.database.write() as transaction:
-            heads: dict[tuple[int, int], list[Parent]] = {}
+            heads: dict[tuple[int, int], list[Stored]] = {}
             self._hold_spaces_of(transaction, cubes)
             for cube in dict.fromkeys(cubes):
                 space, row = self._head(transaction, cube)
                 if not row.deleted:
-                    heads.setdefault((space, row.scope), []).append(Parent(row.cube, row.version))
+                    heads.setdefault((space, row.scope), []).append(row)
             done = []
             (change_id,) = new_ids(1)
-            for (space, scope), parents in sorted(
-                heads.items()
-            ):  # ascending, so that two removals cannot deadlock
+            for (space, scope), rows in sorted(heads.items()):  # ascending, so that two cannot deadlock
                 names = self._scope_names(transaction, space, scope)
-                target = Target(self.tenant, space, scope, names)
-                tombstones = [Draft(payload=b"")] * len(parents)
                 change = writing.insert(
                     transaction,
-                    target,
+                    Target(self.tenant, space, scope, names),
                     self._key,
-                    tombstones,
+                    [
+                        Draft(payload=b"", kind=Kind(row.kind), client_id=row.draft().client_id)
+                        for row in rows
+                    ],
                     op="delete",
                     reason=reason,
-                    parents=parents,
+                    parents=[Parent(row.cube, row.version) for row in rows],
                     deleted=True,
                     change_id=change_id,
                 )
