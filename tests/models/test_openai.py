@@ -287,6 +287,8 @@ def test_forms_that_an_endpoint_does_not_support_are_replaced_and_remembered(ser
     assert server.requests[-1] == {"model": "m", "messages": HELLO, "max_completion_tokens": 9}
     reader.complete(HELLO)
     assert len(server.requests) == 4
+    with pytest.raises(ModelError, match="temperature"):  # asked for, so it is not left out silently
+        reader.complete(HELLO, temperature=0.7)
     server.answer(refusal(400, "max_tokens is too large: 99999"))
     with pytest.raises(ModelError, match="too large"):
         model(server).complete(HELLO, max_tokens=99_999)

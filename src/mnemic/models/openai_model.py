@@ -29,9 +29,9 @@ UNSUPPORTED: Final = (
 class OpenAIModel:
     """POST {base_url}/chat/completions.
 
-    Endpoints differ in what they accept. Where one rejects "max_tokens", "stream_options", "temperature"
+    Endpoints differ in what they accept. Where one rejects "max_tokens", "stream_options", a temperature of 0
     (reasoning models), or a way of asking for JSON, the next form is tried and remembered; any other refusal
-    is a ModelError.
+    is a ModelError, also that of a temperature which you asked for.
 
     context_tokens: what fits into one call, if you know it. input_price, output_price: per million tokens, in
     any currency; given together, they make `cost`. Threads may share one object.
@@ -222,7 +222,7 @@ class OpenAIModel:
             named = [
                 part
                 for part in ("stream_options", "max_tokens", "temperature")
-                if part in sent and part in said
+                if part in sent and part in said and not (part == "temperature" and sent[part])
             ]
         else:
             named = []
@@ -258,7 +258,9 @@ def _adapted(
     body: Mapping[str, Any], refused: frozenset[str], schema: Mapping[str, Any] | None
 ) -> dict[str, Any]:
     """`body` in the form that the endpoint accepts, as far as is known."""
-    sent = {key: value for key, value in body.items() if key not in refused}
+    sent = {
+        key: value for key, value in body.items() if key not in refused or (key == "temperature" and value)
+    }
     if "max_tokens" in refused:
         sent["max_completion_tokens"] = body["max_tokens"]
     if schema is None:

@@ -64,18 +64,25 @@ def check_vectors(vectors: Any, count: int, dim: int, name: str) -> FloatArray:
         wide = array.astype(np.float64)
     except (TypeError, ValueError, OverflowError) as error:
         raise InvalidVector(
-            f"{name}: expected {count} vectors of {dim} numbers, got {_short(error)}"
+            f"{name}: expected an array of shape {(count, dim)}, one row of {dim} for each text; got "
+            f"{_short(error)}"
         ) from error
     if count == 0 and wide.size == 0:
         return np.empty((0, dim), np.float32)
     if wide.shape != (count, dim):
-        raise InvalidVector(f"{name}: expected vectors of shape {(count, dim)}, got {wide.shape}")
+        raise InvalidVector(
+            f"{name}: expected vectors of shape {(count, dim)}, one row of {dim} for each text; got {wide.shape}"
+        )
     finite = np.isfinite(wide).all(axis=1)
     if not finite.all():
-        raise InvalidVector(f"{name}: vector {int(np.argmin(finite))} holds NaN or infinity")
+        raise InvalidVector(
+            f"{name}: vector {int(np.argmin(finite))} holds NaN or infinity; every number must be finite"
+        )
     largest = np.abs(wide).max(axis=1, keepdims=True)
     if not largest.all():
-        raise InvalidVector(f"{name}: vector {int(np.argmin(largest))} is all zeros and has no direction")
+        raise InvalidVector(
+            f"{name}: vector {int(np.argmin(largest))} is all zeros and has no direction; leave it out"
+        )
     wide /= largest  # else the squares of values near the limits of float64 overflow or vanish
     wide /= np.linalg.norm(wide, axis=1, keepdims=True)
     return wide.astype(np.float32)
