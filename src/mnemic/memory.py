@@ -313,7 +313,7 @@ class Memory:
                     raise NotFound(f"cube {id} was deleted; history({id!r}) shows what it said")
                 return cube
             versions = snapshot.history(id)
-        if isinstance(version, bool) or not 1 <= version <= len(versions):
+        if isinstance(version, bool) or not isinstance(version, int) or not 1 <= version <= len(versions):
             raise NotFound(f"cube {id} has versions 1 to {len(versions)}, not {version!r}")
         return versions[version - 1]
 

@@ -71,7 +71,8 @@ def check_vectors(vectors: Any, count: int, dim: int, name: str) -> FloatArray:
         return np.empty((0, dim), np.float32)
     if wide.shape != (count, dim):
         raise InvalidVector(
-            f"{name}: expected vectors of shape {(count, dim)}, one row of {dim} for each text; got {wide.shape}"
+            f"{name}: expected an array of shape {(count, dim)}, one row of {dim} for each text; got "
+            f"{wide.shape}"
         )
     finite = np.isfinite(wide).all(axis=1)
     if not finite.all():

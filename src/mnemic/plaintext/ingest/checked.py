@@ -12,6 +12,7 @@ from mnemic.cube.times import TimeLike, to_micros
 
 MAX_TEXT_CHARS: Final = 10_000_000
 MAX_NAME_CHARS: Final = 512
+MAX_REASON_CHARS: Final = 10_000
 _INT64: Final = 2**63
 
 ORIGINS: Final[Mapping[str, Origin]] = {
@@ -24,8 +25,10 @@ ORIGINS: Final[Mapping[str, Origin]] = {
 }
 
 
-def check_text(text: str, *, limit: int | None = MAX_TEXT_CHARS) -> str:
+def check_text(text: object, *, limit: int | None = MAX_TEXT_CHARS) -> str:
     """Return `text` unchanged. Raises InvalidText: blank, over `limit` characters, or not Unicode."""
+    if not isinstance(text, str):
+        raise InvalidText(f"it must be text, not {type(text).__name__}")
     if not text.strip():
         raise InvalidText(
             "the text is empty. Leave the message out, or give it at least one visible character."
@@ -61,6 +64,16 @@ def check_short(field: str, value: object) -> str | None:
         )
     _encodable(field, value)
     return value
+
+
+def check_reason(reason: object) -> str | None:
+    """Why something is changed: text of up to 10,000 characters, or None. Raises InvalidOption."""
+    if reason is None:
+        return None
+    if not isinstance(reason, str) or len(reason) > MAX_REASON_CHARS:
+        raise InvalidOption(f"reason={reason!r:.80} must be text of up to {MAX_REASON_CHARS:,} characters")
+    _encodable("reason", reason)
+    return reason
 
 
 def check_labels(labels: object) -> tuple[str, ...]:

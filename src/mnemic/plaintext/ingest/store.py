@@ -10,7 +10,7 @@ from mnemic.cube.errors import IdempotencyConflict, InvalidInput
 from mnemic.cube.model import MemCube, Place, Scope
 from mnemic.models.base import FloatArray
 from mnemic.models.vectors import check_vectors
-from mnemic.plaintext.ingest.checked import check_text
+from mnemic.plaintext.ingest.checked import check_reason, check_text
 from mnemic.plaintext.ingest.cut import cut
 from mnemic.plaintext.ingest.features import FeatureMaker, Progress, Utterance, speaker_of, utterance
 from mnemic.plaintext.ingest.recalled import find_recalled
@@ -244,7 +244,7 @@ def _given(vectors: object, maker: FeatureMaker, told: int, drafts: int) -> Floa
 
 def revise(vault: Vault, maker: FeatureMaker, cube: str, text: str, *, reason: str | None = None) -> Change:
     """A new version of a cube with another text. Raises InvalidText, NotFound."""
-    checked = check_text(text)
+    checked, reason = check_text(text), check_reason(reason)
     with vault.snapshot() as snapshot:
         header = snapshot.head(cube).header
     recalled = tuple(find_recalled(checked))
@@ -256,6 +256,7 @@ def revise(vault: Vault, maker: FeatureMaker, cube: str, text: str, *, reason: s
 
 def remove(vault: Vault, cubes: Sequence[str], *, reason: str | None = None, dry_run: bool = False) -> Change:
     """Tombstones for cubes, all or none; in a dry run the cubes as they are. Raises NotFound."""
+    reason = check_reason(reason)
     if dry_run:
         with vault.snapshot() as snapshot:
             heads = [snapshot.head(cube) for cube in dict.fromkeys(cubes)]

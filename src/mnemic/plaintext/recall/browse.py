@@ -124,7 +124,9 @@ def _cursor(after: str | None) -> tuple[int, int]:
     if after is None:
         return 0, 0
     try:
-        space, seq = after.split(":")
-        return int(space), int(seq)
+        space, seq = (int(number) for number in after.split(":"))
+        if max(space, seq) >= 1 << 63 or min(space, seq) < 0:
+            raise ValueError(after)
+        return space, seq
     except (ValueError, AttributeError) as error:
-        raise InvalidOption(f"after={after!r} is no cursor; use the `next` of the page before") from error
+        raise InvalidOption(f"after={after!r:.80} is no cursor; use the `next` of the page before") from error

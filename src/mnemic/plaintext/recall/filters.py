@@ -105,7 +105,7 @@ class Filter:
                 for operator, wanted in conditions:
                     mask &= _compare(operator, column, wanted)
             else:
-                mask &= columns().rows_where(field, partial(_accepts, conditions))
+                mask &= _rows_where(columns(), field, conditions)
         return mask
 
 
@@ -114,6 +114,8 @@ def _conditions(field: str, wanted: Any) -> tuple[tuple[str, Any], ...]:
     if not known:
         raise InvalidFilter(f"unknown field {field!r} in where; there are {', '.join(FIELDS)}")
     if isinstance(wanted, Mapping):
+        if not wanted:
+            raise InvalidFilter(f"{field}={{}} in where says nothing; there are {', '.join(_ORDER)} and not")
         out = []
         for operator, value in wanted.items():
             if operator not in _ORDER and operator != "not":
@@ -123,16 +125,23 @@ def _conditions(field: str, wanted: Any) -> tuple[tuple[str, Any], ...]:
             if field == "valid":
                 raise InvalidFilter("'valid' takes one time: the facts that were true then")
             if operator == "not":
-                out.append(("not", tuple(_value(field, one) for one in _listed(value))))
+                out.append(("not", _values(field, value)))
             else:
                 out.append((operator, _value(field, value)))
         return tuple(out)
-    values = tuple(_value(field, one) for one in _listed(wanted))
-    return (("valid", values[0]),) if field == "valid" and len(values) == 1 else (("in", values),)
+    values = _values(field, wanted)
+    if field != "valid":
+        return (("in", values),)
+    if len(values) > 1:
+        raise InvalidFilter("'valid' takes one time: the facts that were true then")
+    return (("valid", values[0]),)
 
 
-def _listed(value: Any) -> Sequence[Any]:
-    return tuple(value) if isinstance(value, list | tuple | set | frozenset) else (value,)
+def _values(field: str, value: Any) -> tuple[Any, ...]:
+    listed = tuple(value) if isinstance(value, list | tuple | set | frozenset) else (value,)
+    if not listed:
+        raise InvalidFilter(f"{field} in where names no value; leave it out, or name at least one")
+    return tuple(_value(field, one) for one in listed)
 
 
 def _value(field: str, value: Any) -> Any:
@@ -151,6 +160,16 @@ def _value(field: str, value: Any) -> Any:
     if value is not None and not isinstance(value, str | int | float | bool):
         raise InvalidFilter(f"{field}={value!r:.80} in where must be text, a number, true, false or None")
     return value
+
+
+def _rows_where(columns: HeaderColumns, field: str, conditions: Sequence[tuple[str, Any]]) -> BoolArray:
+    """(rows,) of several values, such as labels, one has to pass; but "not" holds for all of them."""
+    positive = [condition for condition in conditions if condition[0] != "not"]
+    out = columns.rows_where(field, partial(_accepts, positive))
+    for operator, wanted in conditions:
+        if operator == "not":
+            out &= ~columns.rows_where(field, partial(_accepts, [("in", wanted)]))
+    return out
 
 
 def _compare(operator: str, column: NDArray[np.int64], wanted: Any) -> Any:

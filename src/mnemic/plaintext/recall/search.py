@@ -123,16 +123,22 @@ class Recall:
 
         a failing remote embedder leaves out the dense signal.
         """
-        if not isinstance(text, str) or not text.strip():
+        if not isinstance(text, str):
+            raise InvalidText(f"the question must be text, not {type(text).__name__}")
+        if not text.strip():
             raise InvalidText("the question is empty; ask in a few words, or use list() for everything")
         if len(text) > MAX_QUESTION_CHARS:
             raise InvalidText(
-                f"the question has {len(text):,} characters; at most {MAX_QUESTION_CHARS:,} are allowed"
+                f"the question has {len(text):,} characters, at most {MAX_QUESTION_CHARS:,} are "
+                "read: ask something shorter"
             )
         try:
             text.encode()
         except UnicodeEncodeError as error:
-            raise InvalidText(f"the question is not valid Unicode at character {error.start}") from error
+            raise InvalidText(
+                f"the question is not valid Unicode at character {error.start}; decode what it came from "
+                "with errors='replace'"
+            ) from error
         moment = now() if asked_at is None else asked_at
         if isinstance(self._embedder, TokenEmbedder):
             return parse_question(text, asked_at=moment, tokens=self._embedder.tokenize([text])[0])

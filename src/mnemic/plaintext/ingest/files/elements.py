@@ -88,7 +88,8 @@ def _single(buffer: _Buffer) -> Iterator[Element]:
         value = buffer.decode()
     except _Broken as broken:
         raise InvalidFile(
-            f"{buffer.stream.name} is not valid JSON: {broken.reason} at character {broken.position:,}."
+            f"{buffer.stream.name} is not valid JSON (character {broken.position:,}: {broken.reason}). "
+            "Download or export it again."
         ) from broken
     inner = value.get("conversations")
     values = inner if isinstance(inner, list) else [value]
@@ -162,7 +163,7 @@ class _Buffer:
                 cut_off = error.pos >= len(self.text) - 12 or error.msg.startswith("Unterminated string")
                 if cut_off and self.grow():
                     continue
-                raise _Broken(error.msg, error.pos) from error
+                raise _Broken(error.msg.removesuffix(" at"), error.pos) from error
             except RecursionError as error:
                 raise _Broken("nested too deeply", position) from error
             except ValueError as error:
