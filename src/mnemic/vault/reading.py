@@ -42,6 +42,9 @@ _in_space = (_version.c.tenant == _p("t"), _version.c.space == _p("s"))
 space_of_user = Statement(
     sa.select(_space.c.space, _space.c.epoch).where(_space.c.tenant == _p("t"), _space.c.user_key == _p("k"))
 )
+user_of_space = Statement(
+    sa.select(_space.c.user_name).where(_space.c.tenant == _p("t"), _space.c.space == _p("s"))
+)
 spaces = Statement(
     sa.select(_space.c.space, _space.c.user_name, _space.c.last_seq)
     .where(_space.c.tenant == _p("t"))

@@ -17,6 +17,7 @@ from mnemic.cube.model import Kind, MemCube, Origin, Scope, check_scope_field
 from mnemic.vault import lineage, log, reading, tables, writing
 from mnemic.vault.codec import Draft, Stored, client_key, digest, mac
 from mnemic.vault.database import Database, Statement, Transaction
+from mnemic.vault.interned import Interned
 from mnemic.vault.migrations import get_meta, migrate
 from mnemic.vault.sqlite import SQLite
 from mnemic.vault.writing import Parent, SpaceGone, Target, Written
@@ -123,9 +124,7 @@ class Vault:
         if not known:
             with database.write() as transaction:
                 transaction.run(_add_tenant, {"t": self.tenant})
-        self._spaces: dict[str | None, int] = {}
-        self._scopes: dict[Scope, tuple[int, int]] = {}  # number, first_seq
-        self._names: dict[tuple[int, int], Scope] = {}
+        self._interned = Interned()
 
     # --- writing
     # -------------------------------------------------------------------------------------------------
@@ -152,9 +151,9 @@ class Vault:
                         else None
                     )
             except SpaceGone:
-                self._forget(scope)
+                self._interned.forget(scope.user)
                 continue
-            self._remember(target)
+            self._interned.remember(scope, target.space, target.scope, target.first_seq)
             rows = iter(change.stored if change else ())
             outcomes = tuple(known[i] if i in known else Outcome(next(rows)) for i in range(len(drafts)))
             return Appended(change, outcomes)
@@ -271,10 +270,10 @@ class Vault:
                 f"a scope of tenant {scope.tenant!r} cannot be written here: this vault was opened with "
                 f"tenant={self.tenant!r}"
             )
-        space = self._spaces.get(scope.user)
+        space = self._interned.space(scope.user)
         if space is None:
             space = self._find_space(transaction, scope.user) or self._make_space(transaction, scope.user)
-        number, first_seq = self._scopes.get(scope) or self._intern_scope(transaction, space, scope)
+        number, first_seq = self._interned.scope(scope) or self._intern_scope(transaction, space, scope)
         return Target(self.tenant, space, number, scope, first_seq)
 
     def _find_space(self, transaction: Transaction, user: str | None) -> int | None:
@@ -415,26 +414,18 @@ class Vault:
         return {row[0]: stored(row) for row in rows}
 
     def _scope_names(self, transaction: Transaction, space: int, scope: int) -> Scope:
-        if (names := self._names.get((space, scope))) is None:
-            self._names.update(self._all_scopes(transaction, space))
-            names = self._names[space, scope]
+        if (names := self._interned.names(space, scope)) is None:
+            found = self._all_scopes(transaction, space)
+            self._interned.remember_names(found)
+            names = found[space, scope]
         return names
 
     def _all_scopes(self, transaction: Transaction, space: int) -> dict[tuple[int, int], Scope]:
-        users = {row[0]: row[1] for row in transaction.rows(reading.spaces, {"t": self.tenant})}
-        user = None if users[space] is None else bytes(users[space]).decode()
-        rows = transaction.rows(reading.scopes, {"t": self.tenant, "s": space})
+        where = {"t": self.tenant, "s": space}
+        (name,) = transaction.row(reading.user_of_space, where) or (None,)
+        user = None if name is None else bytes(name).decode()
+        rows = transaction.rows(reading.scopes, where)
         return {(space, number): Scope(self.tenant, user, *json.loads(names)) for number, names in rows}
-
-    def _remember(self, target: Target) -> None:
-        self._spaces[target.names.user] = target.space
-        self._scopes[target.names] = (target.scope, target.first_seq)
-        self._names[target.space, target.scope] = target.names
-
-    def _forget(self, scope: Scope) -> None:
-        space = self._spaces.pop(scope.user, None)
-        self._scopes = {names: kept for names, kept in self._scopes.items() if names.user != scope.user}
-        self._names = {key: names for key, names in self._names.items() if key[0] != space}
 
 
 class Snapshot:
@@ -452,7 +443,7 @@ class Snapshot:
         ]
 
     def space_of(self, user: str | None) -> int | None:
-        space = self._vault._spaces.get(user)
+        space = self._vault._interned.space(user)
         return space if space is not None else self._vault._find_space(self._transaction, user)
 
     def scopes(self, space: int) -> dict[int, Scope]:
