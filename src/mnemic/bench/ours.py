@@ -29,7 +29,7 @@ class Mnemic:
     def __init__(self, **options: Any) -> None:
         self.options = options
         self.memory: Any = None
-        self.asked_at: str | None = None
+        self.asked_at = ""
 
     def open(self, folder: Path) -> None:
         self.memory = mnemic.open(folder / "x.db", embedder=self.embedder, **self.options)

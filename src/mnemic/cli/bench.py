@@ -118,6 +118,54 @@ def ablation(
     _leave(out, "ablation", found, ablation_markdown(found, _command("ablation", dialogue)), as_json)
 
 
+@app.command()
+def fit(
+    data: Data = None,
+    train: Annotated[
+        list[str] | None, typer.Option("--train", help="Dialogues to fit on, repeatable or with commas.")
+    ] = None,
+    report: Annotated[
+        list[str] | None, typer.Option("--report", help="Dialogues to report on; default: all others.")
+    ] = None,
+    leave_one_out: Annotated[
+        bool, typer.Option("--leave-one-out", help="Report each dialogue by weights fitted on the others.")
+    ] = False,
+    out: Out = Path("bench-results"),
+    as_json: Json = False,
+) -> None:
+    """Fit the ranking's weights on some dialogues and report recall on others.
+
+    Writes fit.json, which `mnemic.Weights.read` takes, and fit.md to --out.
+    """
+    from mnemic.bench.fit import fit_markdown, run
+    from mnemic.bench.fit import leave_one_out as leave
+    from mnemic.cube.errors import InvalidOption
+
+    everything, _ = _dialogues(data, None)
+    if leave_one_out:
+        if train or report:
+            raise InvalidOption("--leave-one-out takes every dialogue: leave out --train and --report")
+        if len(everything) < 2:
+            raise InvalidOption("--leave-one-out needs at least two dialogues")
+        with _progress(2 * len(everything) + 1) as step:
+            found = leave(everything, lambda done: step("fit", done))
+        command = "mnemic bench fit --data DIR --leave-one-out"
+    else:
+        fitted, _ = _dialogues(data, _split(train))
+        others = [d for d in everything if d not in fitted]
+        tested = _dialogues(data, _split(report))[0] if report else others
+        if both := sorted({d.id for d in fitted} & {d.id for d in tested}):
+            raise InvalidOption(f"{', '.join(both)} would be fitted and reported on; name them once")
+        with _progress(2 * len(fitted) + 1 + len(tested)) as step:
+            found = run(fitted, tested, lambda done: step("fit", done))
+        command = f"mnemic bench fit --data DIR --train {','.join(found['trained_on'])}"
+    _leave(out, "fit", found, fit_markdown(found, command), as_json)
+
+
+def _split(named: list[str] | None) -> list[str] | None:
+    return [part for one in named for part in one.split(",") if part] if named else None
+
+
 def _leave(out: Path, name: str, found: dict[str, Any], text: str, as_json: bool) -> None:
     out.mkdir(parents=True, exist_ok=True)
     (out / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n")

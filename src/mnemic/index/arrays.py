@@ -1,4 +1,4 @@
-"""Arrays that grow at the end at amortised cost, and can be thinned out."""
+"""Arrays that grow at the end at amortised cost."""
 
 from __future__ import annotations
 
@@ -36,11 +36,6 @@ class Growing(Generic[Scalar]):
             self._data = data
         self._data[self._size : size] = rows
         self._size = size
-
-    def keep(self, mask: NDArray[np.bool_]) -> None:
-        """Keep the rows where `mask` is true. O(rows)."""
-        self._data = self.view[mask]
-        self._size = len(self._data)
 
     def clear(self) -> None:
         self._size = 0

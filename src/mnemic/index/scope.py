@@ -2,13 +2,14 @@
 
 Derived from the vault's change log and rebuildable from it: the arrays always equal those of a new index fed
 with the live rows. Statistics (token frequencies, mean vector, mean length) are those of the first 2^k rows,
-2^k <= size, and so do not depend on how the rows arrived. Knows nothing of questions.
+2^k <= size, and so do not depend on how the rows arrived. A reader who may see only some rows gets `within`:
+an index of those alone, so that no number of theirs rests on what they may not see. Knows nothing of
+questions.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -20,8 +21,11 @@ from mnemic.index.pooling import FloatArray, centre, normalise, pool, space_mean
 from mnemic.index.sessions import Sessions
 
 FAR: Final = np.iinfo(np.int64)
+NEWS: Final = 100  # rows: a word that none of so many rows before has said is new
+NARROWED: Final = 2  # how many indexes of parts are kept
 DICT_BYTES: Final = 200  # what a row costs in `_row_of`: key, number, slot
 IntArray = NDArray[np.int64]
+BoolArray = NDArray[np.bool_]
 
 
 class IndexRow(NamedTuple):
@@ -68,38 +72,45 @@ class ScopeIndex:
     """
 
     def __init__(self, *, table: NDArray[Any] | None, dim: int) -> None:
-        self._table = table
+        self._table, self._dim = table, dim
         self._row_of: dict[bytes, int] = {}
         self._numbers = {name: Growing(np.int64) for name in _NUMBERS}
         self._heads = Growing(np.uint32, HEADER)
-        self._terms = Growing(np.uint32)
+        self._text_hash = Growing(np.uint64)
+        self._terms, self._term_frequency = Growing(np.uint32), Growing(np.uint8)
+        self._term_row = Growing(np.int32)
         self._tokens = Growing(np.uint16)
         self._token_lengths = Growing(np.int64)
         self._given = Growing(np.float16, 0 if table is not None else dim)
         self._pending: set[int] = set()
         self._vectors = Growing(np.float32, dim)
         self._pooled_with = 0  # how many first rows the vectors' statistics come from; 0: none are pooled yet
+        self._news = Growing(np.float32)
+        self._speakers: dict[int, int] = {}
+        self._sessions: Sessions | None = None
+        self._parts: list[tuple[IntArray, ScopeIndex]] = []  # rows and their index, the last used last
 
     @property
     def size(self) -> int:
         """Live rows."""
-        return len(self._row_of)
+        return len(self.seq)
 
     @property
     def memory_bytes(self) -> int:
-        """Bytes held, the shared token table not counted."""
-        words = (self._heads, self._terms, self._tokens, self._token_lengths, self._given)
-        grown: tuple[Growing[Any], ...] = (*self._numbers.values(), *words)
-        derived = [self.__dict__.get(name) for name in _DERIVED]
-        arrays = sum(one.nbytes for one in derived if isinstance(one, (np.ndarray, Sessions)))
-        return sum(one.nbytes for one in grown) + self._vectors.nbytes + arrays + DICT_BYTES * self.size
+        """Bytes held, indexes of parts included, the shared token table not."""
+        grown: tuple[Growing[Any], ...] = (
+            *self._numbers.values(),
+            *(self._heads, self._text_hash, self._terms, self._term_frequency, self._term_row, self._news),
+            *(self._tokens, self._token_lengths, self._given, self._vectors),
+        )
+        sessions = self._sessions.nbytes if self._sessions else 0
+        parts = sum(rows.nbytes + part.memory_bytes for rows, part in self._parts)
+        return sum(one.nbytes for one in grown) + sessions + parts + DICT_BYTES * len(self._row_of)
 
     # -- writing ------------------------------------------------------------------------------------------
 
     def apply(self, rows: Sequence[IndexRow]) -> None:
         """Take in changes, in seq order. A later row of a cube replaces the earlier; `deleted` removes it."""
-        if not rows:
-            return
         last = {row.cube: row for row in rows}
         if gone := [self._row_of[cube] for cube in last if cube in self._row_of]:
             self._remove(gone)
@@ -107,7 +118,6 @@ class ScopeIndex:
         new.sort(key=lambda row: row.seq)
         if new:
             self._append(new)
-        self._forget()
 
     def pending(self) -> set[int]:
         """The seqs whose dense feature is still to come."""
@@ -124,12 +134,11 @@ class ScopeIndex:
             _, self._given.view[where] = self._dense_of(data)
         else:
             new, lengths = self._dense_of(data)
-            old = self._token_lengths.view
-            counts = old.copy()
+            counts = self._token_lengths.view.copy()
             counts[where] = lengths
-            flat = np.empty(int(counts.sum()), np.uint16)
-            mine = np.zeros(len(counts), np.bool_)
+            mine = np.zeros(self.size, np.bool_)
             mine[where] = True
+            flat = np.empty(int(counts.sum()), np.uint16)
             spread = np.repeat(mine, counts)
             flat[spread], flat[~spread] = new, self._tokens.view
             self._tokens.clear()
@@ -137,69 +146,119 @@ class ScopeIndex:
             self._token_lengths.view[:] = counts
         self._pending -= late.keys()
         self._pooled_with = 0
-        self._forget()
+        self._parts.clear()
 
     def _append(self, rows: Sequence[IndexRow]) -> None:
-        first = self.size
         columns = list(zip(*rows, strict=True))
-        self._row_of.update(zip(columns[1], range(first, first + len(rows)), strict=True))
+        self._row_of.update(zip(columns[1], range(self.size, self.size + len(rows)), strict=True))
+        self._append_words([row.lexical or EMPTY for row in rows])
+        self._pending.update(row.seq for row in rows if row.dense is None)
+        tokens, dense = self._dense_of([row.dense or b"" for row in rows])
+        if self._table is not None:
+            self._tokens.append(tokens)
+            self._token_lengths.append(dense)
+        else:
+            self._given.append(dense)
         for name, (position, missing) in _NUMBERS.items():
             values = columns[position]
             if missing is not None:
                 values = tuple(missing if value is None else value for value in values)
             self._numbers[name].append(np.array(values, np.int64))
-        self._append_words([row.lexical or EMPTY for row in rows])
-        dense = columns[13]
-        self._pending.update(row.seq for row in rows if row.dense is None)
-        lengths_and_data = self._dense_of([data or b"" for data in dense])
-        if self._table is not None:
-            tokens, lengths = lengths_and_data
-            self._tokens.append(tokens)
-            self._token_lengths.append(lengths)
-        else:
-            self._given.append(lengths_and_data[1])
+        self._sessions = None
 
     def _append_words(self, features: list[bytes]) -> None:
         """Cut the joined features into heads and terms."""
         flat = np.frombuffer(b"".join(features), np.uint32)
         lengths = np.fromiter(map(len, features), np.int64, len(features)) // 4
-        starts = np.cumsum(lengths) - lengths
-        places = (starts[:, None] + np.arange(HEADER)).ravel()
-        self._heads.append(flat[places].reshape(-1, HEADER))
+        places = ((np.cumsum(lengths) - lengths)[:, None] + np.arange(HEADER)).ravel()
         is_term = np.ones(len(flat), np.bool_)
         is_term[places] = False
-        self._terms.append(flat[is_term])
+        terms = flat[is_term]
+        self._add_words(
+            flat[places].reshape(-1, HEADER), terms >> np.uint32(4), terms & np.uint32(15), lengths - HEADER
+        )
+
+    def _add_words(
+        self, heads: NDArray[np.uint32], terms: NDArray[Any], frequency: NDArray[Any], counts: IntArray
+    ) -> None:
+        first = len(self._heads.view)
+        self._heads.append(heads)
+        self._text_hash.append(heads[:, 0].astype(np.uint64) | heads[:, 1].astype(np.uint64) << np.uint64(32))
+        self._terms.append(terms)
+        self._term_frequency.append(frequency)
+        self._term_row.append(np.repeat(np.arange(first, first + len(heads)), counts))
+        self._speakers |= {int(whole): int(name) for whole, name in np.unique(heads[:, 2:4], axis=0) if whole}
 
     def _dense_of(self, data: list[bytes]) -> tuple[NDArray[np.uint16], NDArray[Any]]:
         """Joined token ids and their numbers; or nothing and (rows, dim) float16 vectors."""
         if self._table is not None:
             lengths = np.fromiter(map(len, data), np.int64, len(data)) // 2
             return np.frombuffer(b"".join(data), np.uint16), lengths
-        width = 2 * self._given.view.shape[1]
-        flat = np.frombuffer(b"".join(one or bytes(width) for one in data), np.float16)
-        return np.empty(0, np.uint16), flat.reshape(len(data), width // 2)
+        flat = np.frombuffer(b"".join(one or bytes(2 * self._dim) for one in data), np.float16)
+        return np.empty(0, np.uint16), flat.reshape(len(data), self._dim)
 
-    def _remove(self, rows: list[int]) -> None:
+    def _remove(self, gone: list[int]) -> None:
+        """A new start from the rows that stay. O(size)."""
         keep = np.ones(self.size, np.bool_)
-        keep[rows] = False
-        self._pending -= set(self.seq[rows].tolist())
-        self._terms.keep(np.repeat(keep, self.term_counts))
-        if self._table is not None:
-            self._tokens.keep(np.repeat(keep, self._token_lengths.view))
-            self._token_lengths.keep(keep)
-        else:
-            self._given.keep(keep)
-        for column in self._numbers.values():
-            column.keep(keep)
-        self._heads.keep(keep)
-        cubes = [cube for cube, kept in zip(self._row_of, keep.tolist(), strict=True) if kept]
-        self._row_of = {cube: row for row, cube in enumerate(cubes)}
-        self._pooled_with = 0
-        self._forget()
+        keep[gone] = False
+        kept = self._taken(np.flatnonzero(keep))
+        cubes = [cube for cube, stays in zip(self._row_of, keep.tolist(), strict=True) if stays]
+        kept._row_of = {cube: row for row, cube in enumerate(cubes)}
+        self.__dict__.update(kept.__dict__)
 
-    def _forget(self) -> None:
-        for name in _DERIVED:
-            self.__dict__.pop(name, None)
+    # -- parts ----------------------------------------------------------------------------------------------
+
+    def within(self, mask: BoolArray) -> ScopeIndex:
+        """An index of the rows where `mask` is true, in their order; itself where that is all of them.
+
+        Equal to a new index fed with those rows only. Read it, never write to it. The last few are kept and
+        grow with this one: O(rows new in it); O(rows in it) for a mask that is new.
+        """
+        if mask.all():
+            return self
+        rows = np.flatnonzero(mask)
+        for place, (known, part) in enumerate(self._parts):
+            if len(known) <= len(rows) and np.array_equal(known, rows[: len(known)]):
+                del self._parts[place]
+                part._take(self, rows[len(known) :])
+                break
+        else:
+            part = self._taken(rows)
+        self._parts = [*self._parts[1 - NARROWED :], (rows, part)]
+        return part
+
+    def _taken(self, rows: IntArray) -> ScopeIndex:
+        part = ScopeIndex(table=self._table, dim=self._dim)
+        part._take(self, rows)
+        counted = part.counted
+        if self._pooled_with == counted and np.array_equal(rows[:counted], np.arange(counted)):
+            part._pooled_with, part._mean, part._weights = counted, self._mean, self._weights
+            part._vectors.append(self._vectors.view[rows[rows < len(self._vectors.view)]])
+        return part
+
+    def _take(self, whole: ScopeIndex, rows: IntArray) -> None:
+        """Append rows of another index."""
+        if not len(rows):
+            return
+        counts = whole.term_counts.astype(np.int64)
+        terms = _places(counts, rows)
+        self._add_words(
+            whole._heads.view[rows],
+            whole._terms.view[terms],
+            whole._term_frequency.view[terms],
+            counts[rows],
+        )
+        if self._table is not None:
+            lengths = whole._token_lengths.view
+            self._tokens.append(whole._tokens.view[_places(lengths, rows)])
+            self._token_lengths.append(lengths[rows])
+        else:
+            self._given.append(whole._given.view[rows])
+        for name, column in self._numbers.items():
+            column.append(whole._numbers[name].view[rows])
+        if whole._pending:
+            self._pending |= whole._pending.intersection(whole.seq[rows].tolist())
+        self._sessions = None
 
     # -- columns, one number per row ------------------------------------------------------------------------
 
@@ -215,9 +274,8 @@ class ScopeIndex:
 
     @property
     def text_hash(self) -> NDArray[np.uint64]:
-        """(size,) equal for texts of the same words."""
-        heads = self._heads.view.astype(np.uint64)
-        return heads[:, 0] | heads[:, 1] << np.uint64(32)
+        """(size,) equal for texts of the same words, 0 for no text."""
+        return self._text_hash.view
 
     @property
     def speaker(self) -> NDArray[np.uint32]:
@@ -261,35 +319,51 @@ class ScopeIndex:
         """How many first rows the statistics come from: the largest power of two up to `size`."""
         return 1 << self.size.bit_length() - 1 if self.size else 0
 
-    @cached_property
+    @property
     def term(self) -> NDArray[np.uint32]:
         """(terms,) hashes of the distinct terms of all rows, one row after the other."""
-        return self._terms.view >> np.uint32(4)
+        return self._terms.view
 
-    @cached_property
+    @property
     def term_row(self) -> NDArray[np.int32]:
         """(terms,) the row of each term."""
-        return np.repeat(np.arange(self.size, dtype=np.int32), self.term_counts)
+        return self._term_row.view
 
-    def term_frequency(self, places: IntArray) -> FloatArray:
-        """How often each of these terms stands in its row, at most 15."""
-        return (self._terms.view[places] & np.uint32(15)).astype(np.float32)
+    @property
+    def term_frequency(self) -> NDArray[np.uint8]:
+        """(terms,) how often each stands in its row, at most 15."""
+        return self._term_frequency.view
 
-    @cached_property
+    @property
     def mean_length(self) -> float:
         """Words per row, at least 1."""
         return max(1.0, float(self.lengths[: self.counted].mean())) if self.size else 1.0
 
-    @cached_property
-    def speakers(self) -> dict[int, int]:
-        """The whole-name hash of each speaker, with its first name's. O(size)."""
-        pairs = np.unique(self.speaker.astype(np.uint64) << np.uint64(32) | self.first_name)
-        return {int(pair) >> 32: int(pair) & 0xFFFFFFFF for pair in pairs if pair}
+    @property
+    def speakers(self) -> Mapping[int, int]:
+        """The whole-name hash of each speaker, with its first name's."""
+        return self._speakers
 
-    @cached_property
+    @property
     def sessions(self) -> Sessions:
-        """Which rows were said one after the other. O(size log size)."""
-        return Sessions(self.scope, self.at)
+        """Which rows were said one after the other. O(size log size) after a change."""
+        if self._sessions is None:
+            self._sessions = Sessions(self.scope, self.at)
+        return self._sessions
+
+    @property
+    def news(self) -> FloatArray:
+        """(size,) how many of a row's terms none of the `NEWS` rows before it has. O(new rows)."""
+        done = len(self._news.view)
+        if done < self.size:
+            first = int(np.searchsorted(self.term_row, max(0, done - NEWS)))
+            terms, rows = self.term[first:], self.term_row[first:]
+            order = np.lexsort((rows, terms))
+            terms, rows = terms[order], rows[order]
+            new = np.ones(len(rows), np.bool_)
+            new[1:] = (terms[1:] != terms[:-1]) | (np.diff(rows) > NEWS)
+            self._news.append(np.bincount(rows[new & (rows >= done)] - done, minlength=self.size - done))
+        return self._news.view
 
     @property
     def vectors(self) -> FloatArray:
@@ -340,6 +414,14 @@ class ScopeIndex:
         return pool(tokens, lengths[start:stop], self._table, self._weights)
 
 
+def _places(counts: IntArray, rows: IntArray) -> IntArray:
+    """Where the things of some rows stand in a flat array that holds `counts` of them for each row."""
+    starts = np.cumsum(counts) - counts
+    mine = counts[rows]
+    ends = np.cumsum(mine)
+    return np.repeat(starts[rows] - (ends - mine), mine) + np.arange(int(ends[-1]) if len(ends) else 0)
+
+
 # Column name -> (position in IndexRow, what stands for None)
 _NUMBERS: Final[dict[str, tuple[int, int | None]]] = {
     "seq": (0, None),
@@ -352,4 +434,3 @@ _NUMBERS: Final[dict[str, tuple[int, int | None]]] = {
     "valid_to": (10, int(FAR.max)),
     "expires_at": (11, int(FAR.max)),
 }
-_DERIVED: Final = ("term", "term_row", "mean_length", "speakers", "sessions")

@@ -21,12 +21,15 @@ class Sessions:
 
     def __init__(self, scope: NDArray[np.int64], at: NDArray[np.int64]) -> None:
         rows = len(scope)
-        self.order = np.argsort(scope, kind="stable").astype(np.int32)
-        self.in_order = bool((self.order == np.arange(rows)).all())
-        self.position = np.empty(rows, np.int32)
-        self.position[self.order] = np.arange(rows, dtype=np.int32)
+        self.in_order = bool((scope[1:] >= scope[:-1]).all())
+        self.order = self.position = np.arange(rows, dtype=np.int32)
+        if not self.in_order:
+            self.order = np.argsort(scope, kind="stable").astype(np.int32)
+            self.position = np.empty(rows, np.int32)
+            self.position[self.order] = np.arange(rows, dtype=np.int32)
+            scope, at = scope[self.order], at[self.order]
         new = np.ones(rows, np.bool_)
-        new[1:] = (np.diff(scope[self.order]) != 0) | (np.abs(np.diff(at[self.order])) > GAP)
+        new[1:] = (scope[1:] != scope[:-1]) | (np.abs(np.diff(at)) > GAP)
         self.start = np.flatnonzero(new)
         self.number = (np.cumsum(new) - 1).astype(np.int32)
 
@@ -56,18 +59,9 @@ class Sessions:
         np.multiply(values[there], self.number[here] == self.number[there], out=out[here])
         return out
 
-    def best(self, values: FloatArray, count: int) -> FloatArray:
-        """At each position, the mean of its session's `count` best values (of all, where there are fewer)."""
-        left = values.copy()
-        total = np.zeros(len(self.start), np.float32)
-        found = np.zeros(len(self.start), np.float32)
-        for _ in range(count):
-            top = np.maximum.reduceat(left, self.start)
-            real = np.isfinite(top)
-            total[real] += top[real]
-            found += real
-            left[left == top[self.number]] = -np.inf
-        return (total / np.maximum(found, 1)).astype(np.float32)[self.number]
+    def best(self, values: FloatArray) -> FloatArray:
+        """At each position, the best value of its session."""
+        return np.maximum.reduceat(values, self.start)[self.number] if len(values) else values
 
     def depth(self) -> NDArray[np.int64]:
         """At each position, how many of its session stand before it."""

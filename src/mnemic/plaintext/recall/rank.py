@@ -1,49 +1,78 @@
-"""Signals to one order: each by its spread over what may be seen, weighed, summed, best first."""
+"""Signals to one order: each by its spread over what may be seen, weighed, summed, best first.
+
+Two rounds: the sum of the direct signals is a first guess, from which the guessed ones are made.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Final, NamedTuple
+from pathlib import Path
+from typing import Any, Final, NamedTuple, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mnemic.cube.errors import InvalidOption
-from mnemic.index.scope import ScopeIndex
+from mnemic.index.scope import BoolArray, ScopeIndex
 from mnemic.plaintext.recall.question import Question
-from mnemic.plaintext.recall.signals import SIGNALS, BoolArray, FloatArray, View
+from mnemic.plaintext.recall.signals import DIRECT, FEEDBACK, GUESSED, FloatArray, Signal, View
 
-SPARE: Final = 16  # candidates beyond k: a duplicate among the best then costs no place
+SPARE: Final = 16  # candidates beyond what is asked for: duplicates among the best then cost no place
+VARIED: Final = 64  # so many places are filled with an eye on variety; what follows is ordered by score alone
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Weights:
     """What each signal weighs, in standard deviations of its values over what may be seen; 0 leaves it out.
 
-    The defaults were fitted by `mnemic bench fit`; docs/recall.md says on what. Raises InvalidOption for a
-    weight that is no finite number.
+    `diversity` is what a cube loses by its likeness (cosine) to the most similar one before it. The defaults
+    are those of `mnemic bench fit`; docs/recall.md says on what. Raises InvalidOption for a weight that is no
+    finite number.
     """
 
-    lexical: float = 0.8
-    lexical_around: float = 0.6
-    lexical_follow: float = 0.4
-    dense: float = 0.6
-    dense_around: float = 0.5
-    feedback: float = 0.2
-    session: float = 0.2
-    speaker: float = 0.5
-    statement: float = 0.3
-    answer_type: float = 0.2
-    names: float = 0.1
-    time: float = 0.4
-    opening: float = 0.1
-    recency: float = 0.1
+    lexical: float = 0.05
+    lexical_around: float = 0.214
+    lexical_follow: float = 0.249
+    dense: float = 0.05
+    dense_around: float = 0.448
+    speaker: float = 1.031
+    statement: float = 0.308
+    answer_type: float = 0.384
+    names: float = 0.152
+    novelty: float = 0.338
+    time: float = 0.82
+    opening: float = 0.127
+    recency: float = 0.5
+    feedback: float = 0.196
+    session: float = 0.423
+    diversity: float = 0.5
 
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
             if isinstance(value, bool) or not isinstance(value, int | float) or not np.isfinite(value):
                 raise InvalidOption(f"the weight of {field.name} must be a finite number, got {value!r:.40}")
+
+    @classmethod
+    def of(cls, named: Mapping[str, float]) -> Self:
+        """From names and numbers; what is not named keeps its default. Raises InvalidOption."""
+        known = [field.name for field in fields(cls)]
+        if unknown := sorted(set(named) - set(known)):
+            raise InvalidOption(f"there is no signal {', '.join(unknown)}; there are {', '.join(known)}")
+        return cls(**named)
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str]) -> Self:
+        """From the JSON file that `mnemic bench fit` writes. Raises InvalidOption."""
+        try:
+            return cls.of(json.loads(Path(path).read_text())["weights"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InvalidOption(
+                f"{os.fspath(path)} holds no weights ({error}); mnemic bench fit writes such a file"
+            ) from error
 
 
 class Ranked(NamedTuple):
@@ -58,60 +87,138 @@ class Ranked(NamedTuple):
 def rank(
     question: Question,
     indexes: Sequence[ScopeIndex],
-    masks: Sequence[BoolArray | None],
+    masks: Sequence[BoolArray],
     *,
+    within: Sequence[BoolArray] | None = None,
     weights: Weights,
     k: int,
 ) -> list[Ranked]:
-    """The k best of the rows that `masks` let through (None: all), or fewer, best first.
+    """The k best of the rows that `masks` let through, or fewer, best first.
 
-    Of texts of the same words only the best is kept; a cube without text is never ranked. Equal scores are
-    ordered by place in the log. O(rows), every signal over every row.
+    within: the rows that the caller may see at all (default: `masks`). Scores rest on these alone; a mask
+    that lets fewer through chooses among them and changes no score. Of texts of the same words only the best
+    is kept; a cube without text is never ranked. Equal scores are ordered by place in the log. O(rows), every
+    signal over every row.
     """
-    views = [View(question, index, mask) for index, mask in zip(indexes, masks, strict=True)]
-    seen = [np.flatnonzero(view.mask & (view.index.text_hash != 0)) for view in views]
-    total = np.zeros(sum(map(len, seen)), np.float32)
-    if not len(total):
-        return []
-    added: dict[str, FloatArray] = {}
-    for name, signal in SIGNALS.items():
-        if weight := getattr(weights, name):
-            values = np.concatenate([signal(view)[rows] for view, rows in zip(views, seen, strict=True)])
-            added[name] = np.float32(weight) * spread(values)
-            total += added[name]
-    number = np.repeat(np.arange(len(views)), [len(rows) for rows in seen])
-    row = np.concatenate(seen)
-    texts = np.concatenate([view.index.text_hash[rows] for view, rows in zip(views, seen, strict=True)])
+    seen = masks if within is None else within
+    views = [View(question, index.within(mask)) for index, mask in zip(indexes, seen, strict=True)]
+    added = dict(weighed(views, weights))
+    rows = [np.flatnonzero(mask) for mask in seen]
+    number = np.repeat(np.arange(len(views)), [len(of) for of in rows])
+    chosen = np.concatenate([mask[of] for mask, of in zip(masks, rows, strict=True)]) if views else number
+    texts = _joined([view.index.text_hash for view in views], np.uint64)
+    chosen = np.flatnonzero(chosen & (texts != 0))
+    total = np.zeros(len(number), np.float32)
+    for values in added.values():
+        total += values
+    order = chosen[_best(total[chosen], texts[chosen], k + SPARE)]
+    picked, lost = _varied(order, total, number, views, rows, k, weights.diversity)
+    row = np.concatenate(rows) if rows else number
     return [
         Ranked(
             int(number[place]),
             int(row[place]),
-            float(total[place]),
-            {name: float(values[place]) for name, values in added.items()},
+            float(total[place]) - less,
+            {name: float(values[place]) for name, values in added.items()} | {"diversity": -less},
         )
-        for place in _best(total, texts, k)
+        for place, less in zip(picked, lost, strict=True)
     ]
 
 
-def spread(values: FloatArray) -> FloatArray:
-    """Distance from the mean in standard deviations; 0 where all are equal."""
-    mean, deviation = values.mean(dtype=np.float64), values.std(dtype=np.float64)
-    if deviation < 1e-9:
+def weighed(views: Sequence[View], weights: Weights) -> Iterator[tuple[str, FloatArray]]:
+    """Each signal that weighs anything: its name and (rows of all views,) what it adds."""
+    texts = _joined([view.index.text_hash for view in views], np.uint64) != 0
+    total = np.zeros(len(texts), np.float32)
+    for name, values in _scaled(DIRECT, views, weights, texts):
+        total += values
+        yield name, values
+    guess(views, total, texts)
+    yield from _scaled(GUESSED, views, weights, texts)
+
+
+def guess(views: Sequence[View], total: FloatArray, texts: BoolArray) -> None:
+    """Tell the views the first guess, (rows of all views,), and which of their rows are the likeliest."""
+    places = np.flatnonzero(texts)
+    if len(places) > FEEDBACK:
+        limit = np.partition(total[places], len(places) - FEEDBACK)[len(places) - FEEDBACK]
+        places = places[total[places] >= limit]
+        places = np.sort(places[np.argsort(-total[places], kind="stable")][:FEEDBACK])
+    start = 0
+    for view in views:
+        stop = start + view.index.size
+        view.guess = total[start:stop]
+        view.likeliest = places[(places >= start) & (places < stop)] - start
+        start = stop
+
+
+def spread(values: FloatArray, texts: BoolArray | None = None) -> FloatArray:
+    """Distance from the mean in standard deviations; 0 where all are equal. Of rows with a text, if told."""
+    of = values if texts is None or texts.all() else values[texts]
+    if not len(of):
         return np.zeros_like(values)
-    return (values - np.float32(mean)) * np.float32(1 / deviation)
+    mean = of.mean()
+    deviation = float(np.sqrt(np.square(of - mean).mean()))
+    if deviation < 1e-6:
+        return np.zeros_like(values)
+    scaled: FloatArray = (values - mean) * np.float32(1 / deviation)
+    return scaled
 
 
-def _best(total: FloatArray, texts: np.ndarray[tuple[int], np.dtype[np.uint64]], k: int) -> list[int]:
+def _scaled(
+    signals: Mapping[str, Signal], views: Sequence[View], weights: Weights, texts: BoolArray
+) -> Iterator[tuple[str, FloatArray]]:
+    for name, signal in signals.items():
+        if weight := getattr(weights, name):
+            values = spread(_joined([signal(view) for view in views], np.float32), texts)
+            yield name, np.float32(weight) * values
+
+
+def _joined(parts: Sequence[NDArray[Any]], dtype: type[np.generic]) -> NDArray[Any]:
+    return parts[0] if len(parts) == 1 else np.concatenate([np.empty(0, dtype), *parts])
+
+
+def _best(total: FloatArray, texts: NDArray[np.uint64], k: int) -> NDArray[np.int64]:
     """Places of the k best, one for each text; ties by place. O(rows + k log k) unless duplicates abound."""
     wanted = k + SPARE
     while True:
+        places = np.arange(len(total))
         if wanted < len(total):
             limit = np.partition(total, len(total) - wanted)[len(total) - wanted]
             places = np.flatnonzero(total >= limit)
-        else:
-            places = np.arange(len(total))
         places = places[np.argsort(-total[places], kind="stable")]
         first = np.unique(texts[places], return_index=True)[1]
-        if len(first) >= k or len(places) == len(total):
-            return [int(place) for place in places[np.sort(first)[:k]]]
+        if len(first) >= k or wanted >= len(total):
+            return places[np.sort(first)[:k]]
         wanted *= 4
+
+
+def _varied(
+    order: NDArray[np.int64],
+    total: FloatArray,
+    number: NDArray[np.int64],
+    views: Sequence[View],
+    rows: Sequence[NDArray[np.int64]],
+    k: int,
+    weight: float,
+) -> tuple[list[int], list[float]]:
+    """The k places that are taken one by one, each time the best after what likeness to the taken costs.
+
+    Maximal marginal relevance (Carbonell & Goldstein 1998), on the candidates only. Places, and what each
+    lost.
+    """
+    if not weight or not len(order):
+        return order[:k].tolist(), [0.0] * min(k, len(order))
+    starts = np.cumsum([0, *map(len, rows)])
+    vectors = np.stack([views[number[place]].index.vectors[place - starts[number[place]]] for place in order])
+    score, lost = total[order].astype(np.float64), np.zeros(len(order))
+    left = np.ones(len(order), np.bool_)
+    picked: list[int] = []
+    for _ in range(min(k, VARIED, len(order))):
+        one = int(np.argmax(np.where(left, score - lost, -np.inf)))
+        left[one] = False
+        picked.append(one)
+        alike = np.where(left & (number[order] == number[order[one]]), vectors @ vectors[one], 0)
+        np.maximum(lost, weight * alike, out=lost)
+    rest = np.flatnonzero(left)
+    picked += rest[np.argsort(-(score - lost)[rest], kind="stable")][: k - len(picked)].tolist()
+    return order[picked].tolist(), lost[picked].tolist()

@@ -49,11 +49,15 @@ class Hits(list[Hit]):
 
 @dataclass(frozen=True, slots=True)
 class Visible:
-    """One space as a reader sees it: its index, the scopes' names, and the rows that may be seen."""
+    """One space as a reader sees it: its index, the scopes' names, and two masks over its rows.
+
+    within: what may be seen; what scores rest on. mask: what of that also passes the filter.
+    """
 
     space: int
     entry: Entry
     scopes: Mapping[int, Scope]
+    within: BoolArray
     mask: BoolArray
 
     @property
@@ -95,7 +99,10 @@ class Recall:
             def columns(space: int = space) -> Any:
                 return self.cache.columns(snapshot, space)
 
-            out.append(Visible(space, entry, scopes, where.mask(entry.index, scopes, reach, columns, moment)))
+            within = mask = Filter().mask(entry.index, scopes, reach, columns, moment)
+            if where.tests:
+                mask = where.mask(entry.index, scopes, reach, columns, moment)
+            out.append(Visible(space, entry, scopes, within, mask))
         return out
 
     def search(
@@ -160,6 +167,7 @@ class Recall:
             question,
             [view.entry.index for view in views],
             [view.mask for view in views],
+            within=[view.within for view in views],
             weights=self._weights,
             k=k,
         )

@@ -1,12 +1,12 @@
-"""The signals: each a named function from a view (question, index, what may be seen) to one number per row.
+"""The signals: each a named function from a question on an index to one number per row of it.
 
-A row that may not be seen has no influence on any other row's signals, so that a score never depends on what
-the caller may not read. Neighbours are those of `mnemic.index.sessions`.
+The index holds what the caller may see and nothing else (`ScopeIndex.within`). Neighbours are those of
+`mnemic.index.sessions`. docs/recall.md says what each is good for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from types import MappingProxyType
 from typing import Final, NamedTuple
@@ -16,18 +16,18 @@ from numpy.typing import NDArray
 
 from mnemic.index.lexical import ENDS_ASKING, HOLDS_NUMBER, term
 from mnemic.index.scope import ScopeIndex
+from mnemic.index.sessions import Sessions
 from mnemic.plaintext.recall.question import Question
 
 FloatArray = NDArray[np.float32]
-BoolArray = NDArray[np.bool_]
+IntArray = NDArray[np.int64]
 
 K1: Final = 0.9  # BM25 for short turns: a repeated word says little,
 B: Final = 0.4  # and a long turn is only slightly less to the point
 AROUND: Final = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)  # worth of a term that stands 0, 1, … turns away
-FOLLOW: Final = (1.0, 1.0, 0.8, 0.6, 0.5)  # the same, but only for terms said before
+FOLLOW: Final = (1.0, 0.9, 0.7, 0.5, 0.3)  # the same, but only for terms said before
 DENSE_AROUND: Final = ((1.0, 0), (0.6, 1), (0.4, -1), (0.3, 2), (0.2, -2))  # weight, turns back
-FEEDBACK: Final = 5  # rows
-SESSION_BEST: Final = 3  # rows
+FEEDBACK: Final = 10  # rows
 SELF: Final = term("user")  # the role that stands for a speaker without a name
 
 
@@ -40,11 +40,16 @@ class Words(NamedTuple):
 
 
 class View:
-    """One question on one index; `mask` says which rows may be seen (None: all). What signals share."""
+    """One question on one index: what its signals share.
 
-    def __init__(self, question: Question, index: ScopeIndex, mask: BoolArray | None = None) -> None:
+    guess: (rows,) the weighted sum of the signals that need no guess; likeliest: rows of this index among the
+    `FEEDBACK` best of all indexes by it. Both are set between `DIRECT` and `GUESSED`.
+    """
+
+    def __init__(self, question: Question, index: ScopeIndex) -> None:
         self.question, self.index = question, index
-        self.mask = np.ones(index.size, np.bool_) if mask is None else mask
+        self.guess: FloatArray = np.zeros(index.size, np.float32)
+        self.likeliest: IntArray = np.empty(0, np.int64)
 
     @cached_property
     def named(self) -> list[int]:
@@ -61,67 +66,49 @@ class View:
     def words(self) -> Words:
         """BM25 (Robertson & Zaragoza 2009, §3) and the share of the question's words found nearby, by idf."""
         index, sessions = self.index, self.index.sessions
-        bm25, around, follow, near = (np.zeros(index.size, np.float32) for _ in range(4))
+        bm25, around, follow = (np.zeros(index.size, np.float32) for _ in range(3))
         names = {index.speakers[whole] for whole in self.named}
         total = 0.0
         for wanted in self.question.terms.tolist():
             if wanted in names:
                 continue
-            places = np.flatnonzero(index.term == wanted)
+            places = np.flatnonzero(index.term == np.uint32(wanted))
             rows = index.term_row[places]
             known = int(np.searchsorted(rows, index.counted))
             idf = float(np.log1p((index.counted - known + 0.5) / (known + 0.5)))
             total += idf
-            seen = self.mask[rows]
-            places, rows = places[seen], rows[seen]
             if not len(rows):
                 continue
-            count = index.term_frequency(places)
+            count = index.term_frequency[places].astype(np.float32)
             length = index.lengths[rows] / np.float32(index.mean_length)
             bm25[rows] += np.float32(idf) * count * (K1 + 1) / (count + K1 * (1 - B + B * length))
             position = sessions.position[rows]
             for out, reach, ways in ((around, AROUND, (1, -1)), (follow, FOLLOW, (1,))):
-                near[:] = 0
-                for far in range(len(reach) - 1, 0, -1):
-                    for way in ways:
-                        there = position + way * far
-                        inside = (there >= 0) & (there < index.size)
-                        there = there[inside]
-                        there = there[sessions.number[there] == sessions.number[position[inside]]]
-                        near[there] = np.maximum(near[there], np.float32(reach[far]))
-                near[position] = 1
-                out += np.float32(idf) * near
+                out += np.float32(idf) * _spread_out(sessions, position, reach, ways)
         scale = np.float32(max(total, 1e-6))
         return Words(bm25 / scale, sessions.by_row(around) / scale, sessions.by_row(follow) / scale)
 
     @cached_property
-    def has_vector(self) -> BoolArray:
-        """Rows that may be seen and whose vector is there."""
-        return self.mask & (self.index.vectors[:, :1] != 0).any(axis=1) if self.index.size else self.mask
-
-    @cached_property
     def cosine(self) -> FloatArray:
-        """Cosine with the question; rows without a vector, or not to be seen, get 0."""
-        question = self.question
-        query = self.index.embed_question(question.tokens, question.vector)
-        if query is None:
-            return np.zeros(self.index.size, np.float32)
-        return np.where(self.mask, self.index.vectors @ query, np.float32(0))
-
-    @cached_property
-    def likely(self) -> FloatArray:
-        """A first guess: words and meaning, each by its spread."""
-        return _spread(self.words.bm25, self.mask) + _spread(self.cosine, self.mask)
+        """Cosine with the question; 0 for rows without a vector."""
+        query = self.index.embed_question(self.question.tokens, self.question.vector)
+        return np.zeros(self.index.size, np.float32) if query is None else self.index.vectors @ query
 
 
-def _spread(values: FloatArray, mask: BoolArray) -> FloatArray:
-    seen = values[mask]
-    deviation = float(seen.std()) if len(seen) else 0.0
-    return (
-        (values - np.float32(seen.mean())) / np.float32(deviation)
-        if deviation > 1e-9
-        else np.zeros_like(values)
-    )
+def _spread_out(
+    sessions: Sessions, position: NDArray[np.int32], reach: Sequence[float], ways: Sequence[int]
+) -> FloatArray:
+    """(positions,) 1 where a term stands, less at the places after it (way 1) or before it (-1)."""
+    near = np.zeros(len(sessions.number), np.float32)
+    mine = sessions.number[position]
+    for far in range(len(reach) - 1, 0, -1):  # the nearest last: it overwrites what is farther
+        for way in ways:
+            there = position + way * far
+            inside = (there >= 0) & (there < len(near))
+            inside[inside] = sessions.number[there[inside]] == mine[inside]
+            near[there[inside]] = reach[far]
+    near[position] = 1
+    return near
 
 
 def lexical(view: View) -> FloatArray:
@@ -155,23 +142,6 @@ def dense_around(view: View) -> FloatArray:
         total += np.float32(share) * (sessions.shifted(ordered, back) if back else ordered)
         weight += np.float32(share * share) * (sessions.shifted(present, back) if back else present)
     return sessions.by_row((total / np.sqrt(weight)).astype(np.float32))
-
-
-def feedback(view: View) -> FloatArray:
-    """Likeness to the likeliest rows (pseudo relevance feedback; Rocchio 1971)."""
-    if not view.cosine.any():
-        return np.zeros(view.index.size, np.float32)
-    guess = np.where(view.mask, view.likely, -np.inf)
-    best = np.argsort(-guess, kind="stable")[:FEEDBACK]
-    centroid = view.index.vectors[best[view.mask[best]]].mean(axis=0)
-    return np.where(view.mask, view.index.vectors @ centroid, np.float32(0))
-
-
-def session(view: View) -> FloatArray:
-    """The three likeliest turns of the session."""
-    sessions = view.index.sessions
-    guess = np.where(view.mask, view.likely, np.float32(-np.inf))
-    return sessions.by_row(sessions.best(sessions.ordered(guess), SESSION_BEST))
 
 
 def speaker(view: View) -> FloatArray:
@@ -218,6 +188,11 @@ def time(view: View) -> FloatArray:
     return out
 
 
+def novelty(view: View) -> FloatArray:
+    """Says words that were not said for a while: something new is told."""
+    return np.sqrt(view.index.news)
+
+
 def opening(view: View) -> FloatArray:
     """Stands near the beginning of its session, where news is told."""
     sessions = view.index.sessions
@@ -229,30 +204,35 @@ def recency(view: View) -> FloatArray:
     question, at = view.question, view.index.at
     if not len(at) or question.wants_latest == question.wants_earliest:
         return np.zeros(len(at), np.float32)
-    seen = at[view.mask]
-    first, last = (int(seen.min()), int(seen.max())) if len(seen) else (0, 0)
+    first, last = int(at.min()), int(at.max())
     share = ((at - first) / max(last - first, 1)).astype(np.float32)
-    return np.where(view.mask, share if question.wants_latest else 1 - share, np.float32(0))
+    return share if question.wants_latest else 1 - share
 
 
-SIGNALS: Final[Mapping[str, Callable[[View], FloatArray]]] = MappingProxyType(
-    {
-        one.__name__: one
-        for one in (
-            lexical,
-            lexical_around,
-            lexical_follow,
-            dense,
-            dense_around,
-            feedback,
-            session,
-            speaker,
-            statement,
-            answer_type,
-            names,
-            time,
-            opening,
-            recency,
-        )
-    }
+def feedback(view: View) -> FloatArray:
+    """Likeness to the likeliest rows (pseudo relevance feedback; Rocchio 1971)."""
+    if not len(view.likeliest):
+        return np.zeros(view.index.size, np.float32)
+    vectors = view.index.vectors
+    centroid: FloatArray = vectors[view.likeliest].mean(axis=0)
+    return vectors @ centroid
+
+
+def session(view: View) -> FloatArray:
+    """How good the best turn of the session is."""
+    sessions = view.index.sessions
+    return sessions.by_row(sessions.best(sessions.ordered(view.guess)))
+
+
+Signal = Callable[[View], FloatArray]
+
+
+def _table(*signals: Signal) -> Mapping[str, Signal]:
+    return MappingProxyType({one.__name__: one for one in signals})
+
+
+DIRECT: Final = _table(
+    *(lexical, lexical_around, lexical_follow, dense, dense_around),
+    *(speaker, statement, answer_type, names, novelty, time, opening, recency),
 )
+GUESSED: Final = _table(feedback, session)
