@@ -231,7 +231,7 @@ class ScopeIndex:
         part = ScopeIndex(table=self._table, dim=self._dim)
         part._take(self, rows)
         counted = part.counted
-        if self._pooled_with == counted and np.array_equal(rows[:counted], np.arange(counted)):
+        if counted and self._pooled_with == counted and np.array_equal(rows[:counted], np.arange(counted)):
             part._pooled_with, part._mean, part._weights = counted, self._mean, self._weights
             part._vectors.append(self._vectors.view[rows[rows < len(self._vectors.view)]])
         return part
