@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 FloatArray = NDArray[np.float32]
 A: Final = 1e-3
 MEAN_PRIOR: Final = 8  # rows; the mean of a nearly empty space is pulled towards zero
-BLOCK: Final = 64  # rows pooled at once: their token vectors stay in the processor's cache
+BLOCK: Final = 256  # texts pooled at once, token by token: their sums stay in the processor's cache
+LONG: Final = 512  # tokens of a text that is pooled alone
 
 
 def token_weights(tokens: NDArray[np.uint16], vocabulary: int) -> FloatArray:
@@ -30,19 +31,29 @@ def pool(
 ) -> FloatArray:
     """(texts, dim) unit vectors, zero for a text without tokens. O(tokens · dim).
 
-    tokens: (sum(lengths),) of all texts, one after the other. Each row depends on its own tokens only, so
-    texts pooled one by one or all at once give the same numbers.
+    tokens: (sum(lengths),) of all texts, one after the other. Each sum runs over the text's own tokens, first
+    to last, so texts pooled one by one or all at once give the same numbers.
     """
-    out = np.zeros((len(lengths), table.shape[1]), np.float32)
-    used, position = np.unique(tokens, return_inverse=True)
+    used = np.flatnonzero(np.bincount(tokens, minlength=len(table)))
     weighted = table[used].astype(np.float32) * weights[used, None]
-    ends = np.concatenate(([0], np.cumsum(lengths)))
-    for start in range(0, len(lengths), BLOCK):
-        stop = min(start + BLOCK, len(lengths))
-        rows = start + np.flatnonzero(lengths[start:stop])
-        if len(rows):
-            gathered = weighted[position[ends[start] : ends[stop]]]
-            out[rows] = np.add.reduceat(gathered, ends[rows] - ends[start], axis=0)
+    place = np.zeros(len(table), np.int64)
+    place[used] = np.arange(len(used))
+    position = place[tokens]
+    out = np.zeros((len(lengths), table.shape[1]), np.float32)
+    starts = np.cumsum(lengths) - lengths
+    by_length = np.argsort(-lengths, kind="stable")
+    long = int((lengths > LONG).sum())
+    for row in by_length[:long]:
+        np.add.reduce(weighted[position[starts[row] : starts[row] + lengths[row]]], axis=0, out=out[row])
+    for first in range(long, len(lengths), BLOCK):
+        rows = by_length[first : first + BLOCK]
+        mine, start = lengths[rows], starts[rows]
+        total = np.zeros((len(rows), table.shape[1]), np.float32)
+        reach = np.bincount(mine)[::-1].cumsum()[::-1]  # how many are at least so long
+        for step in range(int(mine[0])):
+            count = reach[step + 1]
+            total[:count] += weighted[position[start[:count] + step]]
+        out[rows] = total
     return normalise(out)
 
 

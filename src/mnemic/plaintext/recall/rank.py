@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from mnemic.cube.errors import InvalidOption
 from mnemic.index.scope import BoolArray, ScopeIndex
 from mnemic.plaintext.recall.question import Question
-from mnemic.plaintext.recall.signals import DIRECT, FEEDBACK, GUESSED, FloatArray, Signal, View
+from mnemic.plaintext.recall.signals import DIRECT, FEEDBACK, GUESSED, FloatArray, Signal, View, likeness
 
 SPARE: Final = 16  # candidates beyond what is asked for: duplicates among the best then cost no place
 VARIED: Final = 64  # so many places are filled with an eye on variety; what follows is ordered by score alone
@@ -217,7 +217,7 @@ def _varied(
         one = int(np.argmax(np.where(left, score - lost, -np.inf)))
         left[one] = False
         picked.append(one)
-        alike = np.where(left & (number[order] == number[order[one]]), vectors @ vectors[one], 0)
+        alike = np.where(left & (number[order] == number[order[one]]), likeness(vectors, vectors[one]), 0)
         np.maximum(lost, weight * alike, out=lost)
     rest = np.flatnonzero(left)
     picked += rest[np.argsort(-(score - lost)[rest], kind="stable")][: k - len(picked)].tolist()

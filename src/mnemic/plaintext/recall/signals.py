@@ -68,6 +68,7 @@ class View:
         index, sessions = self.index, self.index.sessions
         bm25, around, follow = (np.zeros(index.size, np.float32) for _ in range(3))
         names = {index.speakers[whole] for whole in self.named}
+        lengths, mean_length = index.lengths, np.float32(index.mean_length)
         total = 0.0
         for wanted in self.question.terms.tolist():
             if wanted in names:
@@ -80,7 +81,7 @@ class View:
             if not len(rows):
                 continue
             count = index.term_frequency[places].astype(np.float32)
-            length = index.lengths[rows] / np.float32(index.mean_length)
+            length = lengths[rows] / mean_length
             bm25[rows] += np.float32(idf) * count * (K1 + 1) / (count + K1 * (1 - B + B * length))
             position = sessions.position[rows]
             for out, reach, ways in ((around, AROUND, (1, -1)), (follow, FOLLOW, (1,))):
@@ -92,7 +93,16 @@ class View:
     def cosine(self) -> FloatArray:
         """Cosine with the question; 0 for rows without a vector."""
         query = self.index.embed_question(self.question.tokens, self.question.vector)
-        return np.zeros(self.index.size, np.float32) if query is None else self.index.vectors @ query
+        return np.zeros(self.index.size, np.float32) if query is None else likeness(self.index.vectors, query)
+
+
+def likeness(vectors: FloatArray, one: FloatArray) -> FloatArray:
+    """(rows,) products with one vector. Each row by itself, in one thread: the same on every machine's BLAS.
+
+    At 100,000 rows also as fast as BLAS, since memory is what limits both.
+    """
+    products: FloatArray = np.einsum("ij,j->i", vectors, one)
+    return products
 
 
 def _spread_out(
@@ -214,8 +224,7 @@ def feedback(view: View) -> FloatArray:
     if not len(view.likeliest):
         return np.zeros(view.index.size, np.float32)
     vectors = view.index.vectors
-    centroid: FloatArray = vectors[view.likeliest].mean(axis=0)
-    return vectors @ centroid
+    return likeness(vectors, vectors[view.likeliest].mean(axis=0))
 
 
 def session(view: View) -> FloatArray:
