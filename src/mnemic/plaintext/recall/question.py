@@ -37,6 +37,9 @@ _LATEST: Final = re.compile(
 _EARLIEST: Final = re.compile(
     r"\b(?:earliest|originally|initially|at first|(?:the|for the|his|her|my|their) first time|oldest)\b"
 )
+_EVENT: Final = re.compile(
+    r"\b(before|until|prior to|by the time|after|since|following)\s+([^,;?.!]+)", re.IGNORECASE
+)
 _SELF: Final = re.compile(r"\b(?:i|my|me|mine|myself)\b")
 
 
@@ -45,7 +48,9 @@ class Question:
     """What the signals read.
 
     terms: distinct stems without function words, in order. mentions: hash of every run of up to three words,
-    with its position. windows: the times it names. tokens or vector: the question as the embedder sees it.
+    with its position. windows: the times it names. event: what "before she moved" speaks of, to be
+    looked for in memory; before_it: asks for what was earlier. tokens or vector: the question as the embedder
+    sees it.
     """
 
     text: str
@@ -59,12 +64,37 @@ class Question:
     wants_latest: bool = False
     wants_earliest: bool = False
     about_asker: bool = False
+    event: Question | None = None
+    before_it: bool = False
     tokens: NDArray[np.uint16] | None = None
     vector: NDArray[np.float32] | None = None
 
 
-def parse_question(text: str, *, asked_at: int, tokens: Any = None, vector: Any = None) -> Question:
-    """Parse. asked_at: µs UTC, what "last week" is counted from. O(characters), about 50 µs."""
+def event_clause(text: str, asked_at: int) -> tuple[str, bool] | None:
+    """What the question counts time from, and whether it asks for before; None where it names no event.
+
+    A date is no event: `windows` has it.
+    """
+    found = _EVENT.search(text)
+    if found is None or time_windows(found[2], asked_at):
+        return None
+    clause = found[2].strip()
+    return (clause, found[1].lower() in ("before", "until", "prior to", "by the time")) if clause else None
+
+
+def parse_question(
+    text: str,
+    *,
+    asked_at: int,
+    tokens: Any = None,
+    vector: Any = None,
+    event: Question | None = None,
+    before_it: bool = False,
+) -> Question:
+    """Parse. asked_at: µs UTC, what "last week" is counted from. O(characters), about 50 µs.
+
+    event: the clause of `event_clause` as a question of its own.
+    """
     spoken = words(text)
     content = [word for word in spoken if word not in FUNCTION_WORDS] or spoken
     lowered = text.lower()
@@ -84,6 +114,8 @@ def parse_question(text: str, *, asked_at: int, tokens: Any = None, vector: Any 
         wants_latest=bool(_LATEST.search(lowered)),
         wants_earliest=bool(_EARLIEST.search(lowered)),
         about_asker=bool(_SELF.search(lowered)),
+        event=event,
+        before_it=before_it,
         tokens=tokens,
         vector=vector,
     )

@@ -37,18 +37,19 @@ class Weights:
     lexical_around: float = 0.214
     lexical_follow: float = 0.249
     dense: float = 0.05
-    dense_around: float = 0.448
-    speaker: float = 1.031
+    dense_around: float = 0.447
+    speaker: float = 1.029
     statement: float = 0.308
     answer_type: float = 0.384
     names: float = 0.152
-    novelty: float = 0.338
-    time: float = 0.82
-    opening: float = 0.127
+    novelty: float = 0.337
+    time: float = 0.811
+    sequence: float = 0.3
+    opening: float = 0.126
     recency: float = 0.5
-    feedback: float = 0.196
-    session: float = 0.423
-    diversity: float = 0.5
+    feedback: float = 0.197
+    session: float = 0.424
+    diversity: float = 0.25
 
     def __post_init__(self) -> None:
         for field in fields(self):

@@ -16,7 +16,7 @@ from mnemic.index.cache import Entry, IndexCache
 from mnemic.models.base import Embedder, TokenEmbedder
 from mnemic.models.vectors import embed_checked
 from mnemic.plaintext.recall.filters import BoolArray, Filter, Reach
-from mnemic.plaintext.recall.question import Question, parse_question
+from mnemic.plaintext.recall.question import Question, event_clause, parse_question
 from mnemic.plaintext.recall.rank import Ranked, Weights, rank
 from mnemic.vault.vault import Snapshot, Vault
 
@@ -147,13 +147,20 @@ class Recall:
                 "with errors='replace'"
             ) from error
         moment = now() if asked_at is None else asked_at
+        clause, before_it = event_clause(text, moment) or ("", False)
+        asked, *rest = self._seen([text, clause] if clause else [text])
+        event = parse_question(clause, asked_at=moment, **rest[0]) if rest else None
+        return parse_question(text, asked_at=moment, event=event, before_it=before_it, **asked)
+
+    def _seen(self, texts: Sequence[str]) -> list[dict[str, Any]]:
+        """Texts as the embedder sees them: tokens, or a vector, or nothing where it does not answer."""
         if isinstance(self._embedder, TokenEmbedder):
-            return parse_question(text, asked_at=moment, tokens=self._embedder.tokenize([text])[0])
+            return [{"tokens": tokens} for tokens in self._embedder.tokenize(texts)]
         try:
-            vectors = embed_checked(self._embedder, [text], dim=self.cache.dim)
+            vectors = embed_checked(self._embedder, texts, dim=self.cache.dim)
         except ModelError:
-            return parse_question(text, asked_at=moment)
-        return parse_question(text, asked_at=moment, vector=vectors[0])
+            return [{} for _ in texts]
+        return [{"vector": vector} for vector in vectors]
 
     def notes(self, question: Question, views: Sequence[Visible]) -> dict[str, str]:
         """What was not as it should be: signals that are missing for some or all cubes."""

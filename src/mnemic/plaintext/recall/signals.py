@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mnemic.index.lexical import ENDS_ASKING, HOLDS_NUMBER, term
-from mnemic.index.scope import ScopeIndex
+from mnemic.index.scope import FAR, ScopeIndex
 from mnemic.index.sessions import Sessions
 from mnemic.plaintext.recall.question import Question
+from mnemic.plaintext.recall.times import DAY
 
 FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int64]
@@ -203,6 +204,22 @@ def novelty(view: View) -> FloatArray:
     return np.sqrt(view.index.news)
 
 
+def sequence(view: View) -> FloatArray:
+    """On the asked side of the event from which the question counts: "before she moved", "after the race".
+
+    The event is the turn that fits its words best; what lies on the other side counts less, by 1/e a week.
+    """
+    question, index = view.question, view.index
+    if question.event is None or not index.size:
+        return np.zeros(index.size, np.float32)
+    event = View(question.event, index)
+    when = np.where(index.valid_from > FAR.min, index.valid_from, index.at)
+    its = when[int(np.argmax(lexical_around(event) + dense_around(event)))]
+    late = ((when - its) / (7 * DAY)).astype(np.float32)
+    past: FloatArray = np.minimum(-late if question.before_it else late, np.float32(0))
+    return np.exp(past)
+
+
 def opening(view: View) -> FloatArray:
     """Stands near the beginning of its session, where news is told."""
     sessions = view.index.sessions
@@ -242,6 +259,6 @@ def _table(*signals: Signal) -> Mapping[str, Signal]:
 
 DIRECT: Final = _table(
     *(lexical, lexical_around, lexical_follow, dense, dense_around),
-    *(speaker, statement, answer_type, names, novelty, time, opening, recency),
+    *(speaker, statement, answer_type, names, novelty, time, sequence, opening, recency),
 )
 GUESSED: Final = _table(feedback, session)

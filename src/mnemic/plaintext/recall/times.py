@@ -1,5 +1,5 @@
 """Expressions of time in a question, as windows on the time line: "on 7 May 2023", "last summer", "in March",
-"two weeks ago". English; UTC. What depends on another event ("before she moved") is not resolved.
+"two weeks ago". English; UTC. Events ("before she moved") are for `question` and `signals.sequence`.
 """
 
 from __future__ import annotations
