@@ -73,6 +73,16 @@ def test_search_ranks_what_answers_first_and_says_why(told: mnemic.Memory) -> No
     assert told.search("cello", user="nobody") == []
 
 
+@pytest.mark.xfail(reason="signals that do not depend on the question outweigh its words")
+@pytest.mark.parametrize("others", [0, 5, 20, 60])
+def test_the_only_cube_with_the_questions_words_comes_first(tmp_path: Path, others: int) -> None:
+    things = ["tea", "rain", "bread", "walk", "garden", "letter", "train"]
+    notes = [f"The {things[n % 7]} was near the {things[n * n % 5]} on day {n}." for n in range(others)]
+    with mnemic.open(tmp_path / "a.db") as memory:
+        memory.add(["I moved to Porto in March.", "Rosa plays the cello.", *notes], user="ana")
+        assert memory.search("Who plays the cello?", user="ana", k=1)[0].text == "Rosa plays the cello."
+
+
 def test_a_filter_applies_before_the_best_are_taken(told: mnemic.Memory) -> None:
     (hit,) = told.search("Where is my bicycle?", user="ana", k=1, where={"labels": "home"})
     assert hit.text == TOLD[0]["content"]
