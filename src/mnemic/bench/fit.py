@@ -29,7 +29,8 @@ from mnemic.plaintext.recall.search import Visible
 from mnemic.plaintext.recall.signals import DIRECT, GUESSED, FloatArray, View
 
 NAMES: Final = (*DIRECT, *GUESSED)
-ROUNDS: Final = 3  # the guessed signals rest on the weights, so both are made anew so many times
+ROUNDS: Final = 4  # the guessed signals rest on the weights, so both are made anew so many times
+NEUTRAL: Final = 0.3  # where every fit begins, so that nothing is known of the dialogues left out
 L2: Final = 0.01
 FLOOR: Final = 0.05
 FEWEST: Final = 30  # questions on which a signal must say something, or it keeps its weight
@@ -91,13 +92,22 @@ def _collect(system: Mnemic, dialogue: Dialogue) -> Examples:
 
 
 def fit(examples: Sequence[Examples], start: Weights, *, l2: float = L2) -> Weights:
-    """The weights that explain the evidence best. O(questions x rows x signals²) a step, about ten steps."""
-    weights = start
+    """The weights that explain the evidence best; those of signals hardly ever heard stay as in `start`.
+
+    O(questions x rows x signals²) a step, some ten steps.
+    """
+    weights = replace(start, **dict.fromkeys(heard(examples), NEUTRAL))
     for _ in range(ROUNDS):
         for one in examples:
             one.guess_again(weights)
         weights = _newton(examples, weights, l2)
     return weights
+
+
+def heard(examples: Sequence[Examples]) -> list[str]:
+    """The signals that say something on enough questions to be fitted."""
+    speak = sum(np.array([values.any(axis=1) for values in one.signals]).sum(axis=0) for one in examples)
+    return [name for name, questions in zip(NAMES, np.atleast_1d(speak), strict=True) if questions >= FEWEST]
 
 
 def loss(examples: Sequence[Examples], w: Values, l2: float) -> tuple[float, Values, Values]:
@@ -124,8 +134,7 @@ def loss(examples: Sequence[Examples], w: Values, l2: float) -> tuple[float, Val
 
 def _newton(examples: Sequence[Examples], start: Weights, l2: float) -> Weights:
     w = np.array([getattr(start, name) for name in NAMES], np.float64)
-    active = sum(np.array([values.any(axis=1) for values in one.signals]).sum(axis=0) for one in examples)
-    free = np.asarray(active >= FEWEST)
+    free = np.isin(NAMES, heard(examples))
     value, gradient, hessian = loss(examples, w, l2)
     for _ in range(30):
         move = free & ~((w <= FLOOR) & (gradient > 0))

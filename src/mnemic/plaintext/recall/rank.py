@@ -34,20 +34,20 @@ class Weights:
     """
 
     lexical: float = 0.05
-    lexical_around: float = 0.214
+    lexical_around: float = 0.215
     lexical_follow: float = 0.249
     dense: float = 0.05
-    dense_around: float = 0.447
-    speaker: float = 1.029
-    statement: float = 0.308
-    answer_type: float = 0.384
+    dense_around: float = 0.445
+    speaker: float = 1.028
+    statement: float = 0.307
+    answer_type: float = 0.383
     names: float = 0.152
-    novelty: float = 0.337
-    time: float = 0.811
+    novelty: float = 0.336
+    time: float = 0.807
     sequence: float = 0.3
     opening: float = 0.126
     recency: float = 0.5
-    feedback: float = 0.197
+    feedback: float = 0.199
     session: float = 0.424
     diversity: float = 0.25
 
