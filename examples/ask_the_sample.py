@@ -36,7 +36,8 @@ def main(vault: str) -> None:
             print("    " + context.text.replace("\n", "\n    "))
             print(f"  answer: {mem.ask(question, user='ana').text}\n")
     if sys.stdin.isatty():
-        subprocess.run([sys.executable, "-m", "mnemic", "chat", "--vault", vault, "--user", "ana"], check=False)
+        chat = [sys.executable, "-m", "mnemic", "chat", "--vault", vault, "--user", "ana"]
+        subprocess.run(chat, check=False)
 
 
 if __name__ == "__main__":
