@@ -30,12 +30,16 @@ class Growing(Generic[Scalar]):
         """Add rows. Exactly as many as fit the first time, then half as much again: amortised O(rows)."""
         size = self._size + len(rows)
         if size > len(self._data):
-            room = size if self._size == 0 else size + size // 2
-            data = np.empty((room, *self._data.shape[1:]), self._data.dtype)
-            data[: self._size] = self.view
-            self._data = data
+            self.reserve(size if self._size == 0 else size + size // 2)
         self._data[self._size : size] = rows
         self._size = size
+
+    def reserve(self, rows: int) -> None:
+        """Make room for so many rows in all."""
+        if rows > len(self._data):
+            data = np.empty((rows, *self._data.shape[1:]), self._data.dtype)
+            data[: self._size] = self.view
+            self._data = data
 
     def clear(self) -> None:
         self._size = 0

@@ -371,6 +371,7 @@ class ScopeIndex:
         counted = self.counted
         if self._pooled_with != counted:
             self._vectors.clear()
+            self._vectors.reserve(self.size)
             self._pooled_with = counted
             self._weights = (
                 None

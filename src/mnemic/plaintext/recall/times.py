@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
 
 DAY: Final = 86_400_000_000  # µs
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 YEARS_BACK: Final = 5  # how many occurrences of "in May", without a year, are considered
 
 _MONTHS: Final = {
@@ -63,7 +64,9 @@ class Window(NamedTuple):
 def time_windows(text: str, asked_at: int) -> tuple[Window, ...]:
     """The windows that a question names, the most exact kind only. O(characters)."""
     lowered = text.lower()
-    now = datetime.fromtimestamp(asked_at / 1e6, UTC)
+    now = EPOCH + timedelta(microseconds=asked_at)
+    if not 200 < now.year < 9000:
+        return ()  # no calendar to count in
     for read in (_days, _relative, _months, _seasons, _years):
         if found := tuple(read(lowered, now)):
             return found
