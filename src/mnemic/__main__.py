@@ -1,0 +1,5 @@
+"""`python -m mnemic`: the command line."""
+
+from mnemic.cli import main
+
+main()

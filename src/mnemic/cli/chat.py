@@ -1,0 +1,145 @@
+"""`mnemic chat`: a question loop on a memory; with a model, a chat that remembers what is said."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from mnemic.cli import options as o
+from mnemic.cli.asking import Budget, print_answer, summary
+from mnemic.cli.opening import Place, Who, known_users
+from mnemic.cli.output import console, ending, note, print_error, print_json, safe
+from mnemic.cli.why import print_pieces, signals_of
+from mnemic.cube.errors import MnemicError
+
+if TYPE_CHECKING:
+    from mnemic.memory import Memory
+    from mnemic.models.base import LanguageModel
+    from mnemic.plaintext.compose.context import Context
+
+HELP = "Ask something. /add TEXT remembers it, /context QUESTION shows all a model would see, /quit ends."
+PIECES = 5  # of a context that are listed
+TURNS = 12  # of this conversation that the model sees verbatim; older ones it finds in memory
+
+
+def register(app: typer.Typer) -> None:
+    app.command(
+        "chat",
+        epilog="Example:  mnemic chat --user ana --model llama3.2 --base-url http://localhost:11434/v1",
+    )(chat)
+
+
+def chat(
+    vault: o.Vault = None,
+    tenant: o.Tenant = "default",
+    user: o.User = None,
+    agent: o.Agent = None,
+    session: o.Session = None,
+    budget: Budget = 2000,
+    embedder: o.Embedder = None,
+    model: o.Model = None,
+    base_url: o.BaseUrl = None,
+    as_json: o.Json = False,
+) -> None:
+    """Ask a memory questions, one after another, and see why each piece was chosen.
+
+    With --model it is a chat: the model sees what memory holds, and what both of you say is remembered.
+    Questions are also read from a pipe, one a line; with --json each is answered by one line of JSON.
+    """
+    who = Who(user=user, agent=agent, session=session)
+    who.reads()
+    place = Place(vault=vault, tenant=tenant, embedder=embedder, model=model, base_url=base_url)
+    with place.open(reading=model is None) as memory:
+        if model is None and (remark := known_users(memory, who)):
+            note(remark)
+        talk = _Talk(memory, who, budget, place.make_model(), as_json)
+        if sys.stdin.isatty() and not as_json:
+            console().print(HELP, style="dim")
+        for line in _lines():
+            try:
+                talk.obey(line)
+            except MnemicError as error:  # a failed question is no reason to end a conversation
+                print_error(type(error).__name__, str(error), as_json=as_json)
+
+
+def _lines() -> Iterator[str]:
+    """What is typed or piped in, until its end or /quit."""
+    if sys.stdin.isatty() and find_spec("readline"):  # arrows and history at the prompt
+        import_module("readline")
+    while True:
+        try:
+            line = input("» ") if sys.stdin.isatty() else sys.stdin.readline() or "/quit"
+        except EOFError:
+            return
+        if line.strip() in ("/quit", "/exit", "/q"):
+            return
+        if line.strip():
+            yield line.strip()
+
+
+class _Talk:
+    """A conversation with a memory: questions, or with a model a chat."""
+
+    def __init__(
+        self, memory: Memory, who: Who, budget: int, model: LanguageModel | None, as_json: bool
+    ) -> None:
+        self._memory, self._who, self._budget = memory, who, budget
+        self._model, self._json = model, as_json
+        self._turns: list[dict[str, str]] = []
+
+    def obey(self, line: str) -> None:
+        word, _, rest = line.partition(" ")
+        if word == "/add" and rest.strip():
+            added = self._memory.add(rest.strip(), **self._who.writes())
+            self._tell({"added": added[0]}, lambda: note(f"remembered [{ending(added[0].id)}]"))
+        elif word == "/context" and rest.strip():
+            made = self._context(rest.strip())
+            self._tell({"context": made}, lambda: self._show(made.text, made))
+        elif word.startswith("/"):
+            note(HELP)
+        elif self._model is None:
+            self._answer(line)
+        else:
+            self._reply(line, self._model)
+
+    def _answer(self, question: str) -> None:
+        """In the memory's own words, with the pieces it rests on."""
+        found = self._memory.ask(question, **self._who.reads(), budget=self._budget)
+        made = self._context(question)
+
+        def show() -> None:
+            print_answer(found)
+            console().print()
+            signals = signals_of(self._memory, question, made, self._who.reads())
+            print_pieces(made, signals, limit=PIECES)
+            console().print(f"a model would see: {summary(made)}\n", style="dim")
+
+        self._tell({"question": question, "answer": found, "context": made}, show)
+
+    def _reply(self, said: str, model: LanguageModel) -> None:
+        """The model's, which sees what memory holds; both sides are stored at once."""
+        made = self._context(said)
+        self._memory.add(said, **self._who.writes())
+        self._turns.append({"role": "user", "content": said})
+        reply = model.complete([*made.messages, *self._turns[-TURNS:]]).text
+        self._turns.append({"role": "assistant", "content": reply})
+        self._memory.add({"role": "assistant", "content": reply}, **self._who.writes())
+        self._tell({"said": said, "reply": reply, "context": made}, lambda: self._show(reply, made))
+
+    def _context(self, question: str) -> Context:
+        return self._memory.context(question, **self._who.reads(), budget=self._budget)
+
+    def _show(self, text: str, made: Context) -> None:
+        console().print(safe(text))
+        console().print(f"seen: {summary(made)}", style="dim")
+
+    def _tell(self, value: dict[str, Any], show: Callable[[], None]) -> None:
+        if self._json:
+            print_json(value, indent=None)
+        else:
+            show()

@@ -1,0 +1,309 @@
+"""The doctor: is this memory sound, and if not, what to do. Reads only.
+
+One check a function; each gives a Finding. A check that breaks is itself a finding, and the rest go on.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+import numpy as np
+
+from mnemic.cube.errors import MnemicError, ModelError
+from mnemic.index.lexical import LEXICAL_VERSION
+from mnemic.index.scope import IndexRow, ScopeIndex
+from mnemic.memory import default_place
+from mnemic.models.base import Embedder, TokenEmbedder
+from mnemic.models.registry import EMBEDDERS, load_embedder
+from mnemic.plaintext.ingest.features import FeatureMaker, Progress, lexical_only, speaker_of, utterance
+from mnemic.vault import check
+from mnemic.vault.migrations import MIGRATIONS, format_version
+from mnemic.vault.sqlite import file_system
+from mnemic.vault.vault import ModelRow, Snapshot, Vault, open_vault
+
+LOW_BYTES: Final = 1 << 30
+SAMPLED: Final = 50
+CHUNK: Final = 97
+Status = Literal["fine", "note", "wrong"]
+_BACKUP: Final = "restore a backup of the file; what can still be read: mnemic export-jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one check found, and, if it is not fine, what to do."""
+
+    check: str
+    status: Status
+    says: str
+    advice: str | None = None
+
+
+def examine(
+    place: str | os.PathLike[str] | None,
+    *,
+    tenant: str = "default",
+    embedder: str | Embedder | None = None,
+    progress: Progress | None = None,
+) -> Iterator[Finding]:
+    """Findings, as they are made. O(bytes of the vault)."""
+    where = default_place() if place is None else place
+    path = _path(where)
+    if path is not None:
+        if not path.exists():
+            yield Finding(
+                "file", "wrong", f"{path} does not exist", "check --vault, or begin with `mnemic add`"
+            )
+            return
+        yield from _safely("file", lambda: _file(path))
+        yield from _safely("disk", lambda: _disk(path))
+    try:
+        vault = open_vault(where, tenant=tenant)
+    except MnemicError as error:
+        yield Finding(
+            "opens", "wrong", str(error), _BACKUP if path is not None else "check the address and the server"
+        )
+        return
+    try:
+        yield from _safely("durability", lambda: _durability(vault))
+        yield from _safely("format", lambda: _format(vault))
+        yield from _safely("structure", lambda: _structure(vault))
+        yield from _safely("content", lambda: _content(vault, progress))
+        active = _active(vault)
+        if active is None:
+            yield Finding("features", "note", "nothing was told yet, so nothing is indexed")
+            return
+        lexical, dense = active
+        yield from _safely("features", lambda: _features(vault, lexical, dense))
+        chosen = _embedder(embedder, dense)
+        yield from _safely("embedder", lambda: _embedder_matches(vault, chosen, lexical, dense))
+        yield from _safely("index", lambda: _index(vault, chosen, lexical, dense))
+    finally:
+        vault.close()
+
+
+def _safely(name: str, look: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
+    try:
+        yield from look()
+    except MnemicError as error:
+        yield Finding(name, "wrong", str(error), _BACKUP)
+
+
+def _path(where: str | os.PathLike[str]) -> Path | None:
+    if isinstance(where, os.PathLike):
+        return Path(where).absolute()
+    scheme, separator, rest = where.partition("://")
+    if not separator:
+        return Path(where).expanduser().absolute()
+    return Path(rest.removeprefix("/")).expanduser().absolute() if scheme == "sqlite" else None
+
+
+def _file(path: Path) -> Iterator[Finding]:
+    if not os.access(path, os.W_OK) or not os.access(path.parent, os.W_OK):
+        yield Finding("file", "wrong", f"{path} or its folder is not writable", "check the permissions")
+    said = check.file_problems(path)
+    if said:
+        yield Finding(
+            "file", "wrong", f"SQLite finds the file damaged: {said[0]} ({len(said)} in all)", _BACKUP
+        )
+    else:
+        yield Finding("file", "fine", f"SQLite's integrity check passes: {path}")
+
+
+def _disk(path: Path) -> Iterator[Finding]:
+    size, free = check.disk(path)
+    kind = file_system(path.parent) or "unknown"
+    says = f"{size / 1e6:,.1f} MB used, {free / 1e9:,.1f} GB free, file system {kind}"
+    if free < max(LOW_BYTES // 4, size):
+        yield Finding(
+            "disk", "wrong", says, "free some space: a full disk refuses new memories (old ones stay safe)"
+        )
+    elif free < LOW_BYTES:
+        yield Finding("disk", "note", says, "space is getting short")
+    else:
+        yield Finding("disk", "fine", says)
+
+
+def _durability(vault: Vault) -> Iterator[Finding]:
+    found = check.settings(vault.database)
+    if not found:
+        yield Finding(
+            "durability", "note", "kept by the server; check its fsync and synchronous_commit settings"
+        )
+        return
+    safe = found["journal_mode"] == "wal" and found["synchronous"] == "2"
+    level = "FULL" if found["synchronous"] == "2" else found["synchronous"]
+    says = f"journal {found['journal_mode']}, synchronous {level}"
+    advice = (
+        None
+        if safe
+        else "another program changed the file's mode; open it with mnemic once more, then check again"
+    )
+    yield Finding("durability", "fine" if safe else "wrong", says, advice)
+
+
+def _format(vault: Vault) -> Iterator[Finding]:
+    with vault.database.read() as transaction:
+        found = format_version(transaction)
+    yield Finding("format", "fine", f"{found}, the newest this mnemic knows is {len(MIGRATIONS)}")
+
+
+def _structure(vault: Vault) -> Iterator[Finding]:
+    with vault.database.read() as transaction:
+        found = check.problems(transaction, vault.tenant)
+        versions, _ = check.version_counts(transaction, vault.tenant)
+    for one in found:
+        yield Finding("structure", "wrong", f"{one.count:,} {one.what}: {', '.join(one.examples)}", _BACKUP)
+    if not found:
+        yield Finding(
+            "structure", "fine", f"heads, scopes, features and changes fit all {versions:,} versions"
+        )
+
+
+def _content(vault: Vault, progress: Progress | None) -> Iterator[Finding]:
+    bad: list[str] = []
+    read = 0
+    with vault.database.read() as transaction:
+        total, _ = check.version_counts(transaction, vault.tenant)
+        for read, found in check.altered(transaction, vault.tenant):
+            bad += found
+            if progress:
+                progress(read, total)
+    if bad:
+        says = f"{len(bad):,} versions do not say what was stored: {', '.join(bad[:3])}"
+        yield Finding("content", "wrong", says, _BACKUP)
+    else:
+        yield Finding("content", "fine", f"all {read:,} versions match their digests")
+
+
+def _active(vault: Vault) -> tuple[ModelRow, ModelRow] | None:
+    with vault.snapshot() as snapshot:
+        rows = {row.dim == 0: row for row in snapshot.models() if row.active}
+    return (rows[True], rows[False]) if len(rows) == 2 else None
+
+
+def _features(vault: Vault, lexical: ModelRow, dense: ModelRow) -> Iterator[Finding]:
+    if lexical.name != LEXICAL_VERSION:
+        says = f"words were indexed by {lexical.name!r}; this mnemic uses {LEXICAL_VERSION!r}"
+        yield Finding("features", "wrong", says, "mnemic reembed")
+    with vault.snapshot() as snapshot:
+        spaces = [row.space for row in snapshot.spaces()]
+        no_words = sum(snapshot.pending_count(space, lexical.number) for space in spaces)
+        no_vector = sum(snapshot.pending_count(space, dense.number) for space in spaces)
+    if no_words:
+        yield Finding(
+            "features", "wrong", f"{no_words:,} cubes cannot be found by their words", "mnemic reembed"
+        )
+    if no_vector:
+        says = f"{no_vector:,} cubes wait for {dense.name}; until then they are found by their words"
+        yield Finding(
+            "features", "note", says, "mnemic reembed, or leave a program that has this memory open"
+        )
+    if not no_words and not no_vector:
+        yield Finding("features", "fine", "no cube lacks a feature")
+
+
+def _embedder(wanted: str | Embedder | None, dense: ModelRow) -> Embedder | None:
+    if wanted is not None:
+        return load_embedder(wanted)
+    for name in EMBEDDERS:
+        if name != "openai" and (found := load_embedder(name)).name == dense.name:
+            return found
+    return None
+
+
+def _embedder_matches(
+    vault: Vault, chosen: Embedder | None, lexical: ModelRow, dense: ModelRow
+) -> Iterator[Finding]:
+    if chosen is None:
+        advice = "name it with --embedder to check it, or change it: mnemic reembed --embedder static"
+        yield Finding("embedder", "note", f"vectors come from {dense.name!r}, which is not built in", advice)
+        return
+    if chosen.name != dense.name:
+        advice = "leave out --embedder, or change it for good: mnemic reembed --embedder NAME"
+        yield Finding(
+            "embedder", "wrong", f"vectors come from {dense.name!r}, not from {chosen.name!r}", advice
+        )
+        return
+    maker = FeatureMaker(chosen, lexical, dense)
+    try:
+        differing, looked = _resampled(vault, maker)
+    except ModelError as error:
+        yield Finding(
+            "embedder", "wrong", f"{dense.name} does not answer: {error}", "make it available, or reembed"
+        )
+        return
+    if differing:
+        says = f"{differing} of {looked} cubes get other features now than when they were told"
+        yield Finding(
+            "embedder", "wrong", says, "mnemic reembed --embedder NAME, with another embedder and back"
+        )
+    else:
+        yield Finding(
+            "embedder", "fine", f"{dense.name} loads and gives {looked} sampled cubes the same features"
+        )
+
+
+def _resampled(vault: Vault, maker: FeatureMaker) -> tuple[int, int]:
+    """How many of some cubes have features that are not made again the same."""
+    differing = looked = 0
+    with vault.snapshot() as snapshot:
+        for row in snapshot.spaces():
+            cubes = snapshot.live_after(row.space, 0, SAMPLED - looked)
+            if not cubes:
+                continue
+            said = [utterance(cube.text, cube.header.recalled, speaker_of(cube.header)) for _, cube in cubes]
+            words, vectors = lexical_only(said), maker.embed(said)
+            kept_words = snapshot.features_after(row.space, 0, maker.lexical.number)
+            kept_vectors = snapshot.features_after(row.space, 0, maker.dense.number)
+            for (seq, _), word, vector in zip(cubes, words, vectors, strict=True):
+                same = bytes(kept_words.get(seq, word)) == word
+                differing += not (
+                    same and _near(bytes(kept_vectors.get(seq, vector)), vector, maker.embedder)
+                )
+            looked += len(cubes)
+            if looked >= SAMPLED:
+                break
+    return differing, looked
+
+
+def _near(kept: bytes, made: bytes, embedder: Embedder) -> bool:
+    if isinstance(embedder, TokenEmbedder) or kept == made or len(kept) != len(made):
+        return kept == made
+    one, other = (np.frombuffer(data, np.float16).astype(np.float32) for data in (kept, made))
+    return float(one @ other) > 0.99 * float(np.linalg.norm(one) * np.linalg.norm(other))
+
+
+def _index(vault: Vault, chosen: Embedder | None, lexical: ModelRow, dense: ModelRow) -> Iterator[Finding]:
+    """Built at once and built change by change, an index must be the same."""
+    table = chosen.table if isinstance(chosen, TokenEmbedder) and chosen.name == dense.name else None
+    bad, rows = [], 0
+    with vault.snapshot() as snapshot:
+        for space in snapshot.spaces():
+            log = _log(snapshot, space.space, lexical, dense)
+            at_once, by_steps = (ScopeIndex(table=table, dim=dense.dim) for _ in range(2))
+            at_once.apply(log)
+            for start in range(0, len(log), CHUNK):
+                by_steps.apply(log[start : start + CHUNK])
+            rows += len(at_once.seq)
+            columns = ("seq", "scope", "kind", "origin", "at", "recorded_at", "expires_at")
+            if not all(np.array_equal(getattr(at_once, name), getattr(by_steps, name)) for name in columns):
+                bad.append(space.user or "(no user)")
+    if bad:
+        says = f"indexes built at once and step by step differ for {', '.join(bad[:3])}"
+        yield Finding("index", "wrong", says, "this is a fault of mnemic, not of your data: please report it")
+    else:
+        yield Finding(
+            "index", "fine", f"rebuilt from the log, the index equals the incremental one ({rows:,} cubes)"
+        )
+
+
+def _log(snapshot: Snapshot, space: int, lexical: ModelRow, dense: ModelRow) -> list[IndexRow]:
+    rows = snapshot.since(space, 0, lexical=lexical.number, dense=dense.number)
+    return [IndexRow._make(row) for row in rows]
+
+
+__all__ = ("Finding", "examine")

@@ -1,0 +1,130 @@
+"""Looking after a vault: what is in it, which id an ending means, another embedder. For the command line.
+
+A sibling of `memory.py`, above the rooms.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from mnemic.cube.errors import InvalidOption, NotFound
+from mnemic.cube.ids import id_text
+from mnemic.memory import Memory, default_place
+from mnemic.models.base import Embedder
+from mnemic.plaintext.ingest.features import Progress
+from mnemic.plaintext.parts import reembed
+from mnemic.vault.check import cube_ids, disk, version_counts
+from mnemic.vault.vault import open_vault
+
+SHORTEST_ENDING = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UserStats:
+    """What one user has: live cubes, exact scopes in use, and from when to when."""
+
+    user: str | None
+    cubes: int
+    sessions: int
+    first_at: datetime
+    last_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stats:
+    """What a vault holds and what it takes. Bytes are None where they are the server's affair."""
+
+    location: str
+    tenant: str
+    cubes: int
+    versions: int
+    tombstones: int
+    sessions: int
+    users: tuple[UserStats, ...]
+    embedder: str
+    pending: int
+    index_bytes: int
+    bytes_on_disk: int | None
+    bytes_free: int | None
+
+
+def stats(memory: Memory) -> Stats:
+    """Loads every index, to say how large they are. O(rows)."""
+    parts = memory._parts
+    groups: dict[str | None, list[tuple[int, datetime, datetime]]] = {}
+    for one in memory.sessions(everyone=True):
+        groups.setdefault(one.user, []).append((one.count, one.first_at, one.last_at))
+    users = tuple(
+        UserStats(
+            user=user,
+            cubes=sum(count for count, _, _ in held),
+            sessions=len(held),
+            first_at=min(first for _, first, _ in held),
+            last_at=max(last for _, _, last in held),
+        )
+        for user, held in sorted(groups.items(), key=lambda item: item[0] or "")
+    )
+    with parts.vault.snapshot() as snapshot:
+        pending = sum(
+            snapshot.pending_count(row.space, parts.maker.dense.number) for row in snapshot.spaces()
+        )
+    with parts.vault.database.read() as transaction:
+        versions, tombstones = version_counts(transaction, parts.vault.tenant)
+    path = getattr(parts.vault.database, "path", None)
+    size, free = disk(path) if isinstance(path, Path) else (None, None)
+    return Stats(
+        location=memory.where(),
+        tenant=parts.vault.tenant,
+        cubes=sum(one.cubes for one in users),
+        versions=versions,
+        tombstones=tombstones,
+        sessions=sum(one.sessions for one in users),
+        users=users,
+        embedder=parts.maker.dense.name,
+        pending=pending,
+        index_bytes=parts.recall.cache.stats()["bytes"],
+        bytes_on_disk=size,
+        bytes_free=free,
+    )
+
+
+def full_id(memory: Memory, ending: str) -> str:
+    """The id that ends so. Raises NotFound and, when several do, InvalidOption with their ids. O(cubes)."""
+    wanted = ending.strip().lower().replace("-", "").removeprefix("…")
+    if len(wanted) < SHORTEST_ENDING or len(wanted) > 32 or set(wanted) - set("0123456789abcdef"):
+        raise InvalidOption(
+            f"{ending!r} is not the id of a cube, nor the ending of one ({SHORTEST_ENDING} to 32 of 0-9 "
+            "and a-f). `mnemic search` and `mnemic list` show them"
+        )
+    vault = memory._parts.vault
+    with vault.database.read() as transaction:
+        found = [raw for raw in cube_ids(transaction, vault.tenant) if raw.hex().endswith(wanted)]
+    if not found:
+        raise NotFound(
+            f"no cube has an id that ends in {ending!r}. `mnemic search` and `mnemic list` show ids"
+        )
+    if len(found) > 1:
+        some = ", ".join(id_text(raw) for raw in found[:3])
+        raise InvalidOption(f"{len(found)} ids end in {ending!r}: {some}. Give more of the id")
+    return id_text(found[0])
+
+
+def reembed_vault(
+    vault: str | os.PathLike[str] | None,
+    *,
+    tenant: str = "default",
+    embedder: str | Embedder | None = None,
+    progress: Progress | None = None,
+) -> int:
+    """Give every cube features of another embedder; how many were made. Goes on where a run was stopped.
+
+    The vault is opened without loading its present embedder, which may be gone. O(cubes).
+    """
+    opened = open_vault(default_place() if vault is None else vault, tenant=tenant)
+    try:
+        return reembed(opened, embedder, progress=progress)
+    finally:
+        opened.close()
