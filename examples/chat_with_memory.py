@@ -12,8 +12,6 @@ import mnemic
 from mnemic.models.openai_model import OpenAIModel
 
 SYSTEM = "You are a helpful friend. The memory block holds what you know of the user; use it when it matters."
-    "You are a helpful friend. What you know of the user stands in the memory block; use it when it matters."
-)
 
 
 def main() -> None:
