@@ -53,8 +53,8 @@ class Examples:
         first = np.array([getattr(weights, name) for name in DIRECT], np.float32)
         for views, values in zip(self.views, self.signals, strict=True):
             guess(views, first @ values[: len(DIRECT)], self.texts)
-            for place, signal in enumerate(GUESSED.values(), start=len(DIRECT)):
-                values[place] = spread(np.concatenate([signal(view) for view in views]), self.texts)
+            for place, (name, signal) in enumerate(GUESSED.items(), start=len(DIRECT)):
+                values[place] = spread(np.concatenate([signal(view) for view in views]), name, self.texts)
 
 
 def collect(dialogue: Dialogue) -> Examples:
@@ -83,8 +83,8 @@ def _collect(system: Mnemic, dialogue: Dialogue) -> Examples:
         parsed = recall.question(question.text, asked_at=asked_at)
         views = [View(parsed, index) for index in indexes]
         values = np.zeros((len(NAMES), len(texts)), np.float32)
-        for number, signal in enumerate(DIRECT.values()):
-            values[number] = spread(np.concatenate([signal(view) for view in views]), texts)
+        for number, (name, signal) in enumerate(DIRECT.items()):
+            values[number] = spread(np.concatenate([signal(view) for view in views]), name, texts)
         found.views.append(views)
         found.signals.append(values)
         found.evidence.append(np.array([place[id] for id in question.evidence], np.int64))
