@@ -172,6 +172,10 @@ def test_delete_by_condition_takes_what_list_shows(told: mnemic.Memory) -> None:
     assert told.delete(where={"role": "user"}, user="ana").count == 0
     assert told.delete(where={"session": "s1"}, user="bo", agent=None).count == 1
     assert told.delete([]).count == 0
+    told.delete(where={"role": ["user", "assistant"]}, user="ana")
+    assert told.sessions(user="ana") == []
+    assert told.search("Porto", user="ana") == []
+    assert told.context("Porto", user="ana").text == ""
 
 
 def test_a_handle_is_bound_to_its_scope(told: mnemic.Memory) -> None:

@@ -314,7 +314,7 @@ class Memory:
                 return cube
             versions = snapshot.history(id)
         if isinstance(version, bool) or not isinstance(version, int) or not 1 <= version <= len(versions):
-            raise NotFound(f"cube {id} has versions 1 to {len(versions)}, not {version!r}")
+            raise NotFound(f"cube {id} has versions 1 to {len(versions)}, not {version!r:.80}")
         return versions[version - 1]
 
     def history(self, id: str) -> Sequence[MemCube]:

@@ -119,6 +119,7 @@ READS = [
     on("list", "unknown cursor", e.InvalidOption, "cursor.*next", user="ana", after="x"),
     on("list", "cursor beyond 64 bits", e.InvalidOption, "cursor", user="ana", after=f"1:{10**30}"),
     where("unknown field", "unknown field 'colour'.*labels", {"colour": "red"}),
+    where("field that is a number", "unknown field 5.*labels", {5: "red"}),
     where("unknown operator", "unknown operator 'like'.*gte", {"at": {"like": "2024"}}),
     where("no operator", r"at={}.*gte", {"at": {}}),
     where("no value", "no value", {"labels": []}),

@@ -24,7 +24,7 @@ def require_count(*, minimum: int = 1, **options: object) -> None:
     """Raise InvalidOption unless every option is a whole number of at least `minimum`."""
     for name, value in options.items():
         if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
-            raise InvalidOption(f"{name} must be a whole number of at least {minimum}, got {value!r}")
+            raise InvalidOption(f"{name} must be a whole number of at least {minimum}, got {value!r:.80}")
 
 
 def require_extra(module: str, *, extra: str) -> ModuleType:

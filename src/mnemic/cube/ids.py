@@ -66,5 +66,5 @@ def id_bytes(text: str) -> bytes:
         return uuid.UUID(text).bytes
     except (ValueError, AttributeError, TypeError) as error:
         raise InvalidOption(
-            f"{text!r} is not a cube id: expected a UUID such as {id_text(_NAMESPACE)}"
+            f"{text!r:.80} is not a cube id: expected a UUID such as {id_text(_NAMESPACE)}"
         ) from error

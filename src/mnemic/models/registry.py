@@ -28,7 +28,9 @@ def load_embedder(
         return check_embedder(spec)
     name, _, model = spec.partition(":")
     if name not in EMBEDDERS or (name == "openai") != bool(model.strip()):
-        raise InvalidOption(f"embedder={spec!r} is unknown. There are: {_choices()}, or an Embedder object")
+        raise InvalidOption(
+            f"embedder={spec!r:.80} is unknown. There are: {_choices()}, or an Embedder object"
+        )
     if name == "openai":
         options = {"base_url": base_url} if base_url is not None else {}
         return check_embedder(_resolve(name)(model=model, api_key=api_key, **options))

@@ -104,6 +104,8 @@ def sessions(recall: Recall, reach: Reach) -> list[Session]:
     with recall.cache.lock, recall.vault.snapshot() as snapshot:
         for view in recall.visible(snapshot, reach, Filter()):
             index, rows = view.entry.index, view.rows
+            if not len(rows):
+                continue
             order = np.argsort(index.scope[rows], kind="stable")
             numbers, starts = np.unique(index.scope[rows][order], return_index=True)
             at = index.at[rows][order]
@@ -128,5 +130,5 @@ def _cursor(after: str | None) -> tuple[int, int]:
         if max(space, seq) >= 1 << 63 or min(space, seq) < 0:
             raise ValueError(after)
         return space, seq
-    except (ValueError, AttributeError) as error:
+    except (ValueError, AttributeError, TypeError) as error:
         raise InvalidOption(f"after={after!r:.80} is no cursor; use the `next` of the page before") from error

@@ -110,9 +110,11 @@ class Filter:
 
 
 def _conditions(field: str, wanted: Any) -> tuple[tuple[str, Any], ...]:
-    known = field in FIELDS[:-1] or (field.startswith("metadata.") and len(field) > 9)
+    known = field in FIELDS[:-1] or (
+        isinstance(field, str) and field.startswith("metadata.") and len(field) > 9
+    )
     if not known:
-        raise InvalidFilter(f"unknown field {field!r} in where; there are {', '.join(FIELDS)}")
+        raise InvalidFilter(f"unknown field {field!r:.80} in where; there are {', '.join(FIELDS)}")
     if isinstance(wanted, Mapping):
         if not wanted:
             raise InvalidFilter(f"{field}={{}} in where says nothing; there are {', '.join(_ORDER)} and not")
@@ -120,7 +122,7 @@ def _conditions(field: str, wanted: Any) -> tuple[tuple[str, Any], ...]:
         for operator, value in wanted.items():
             if operator not in _ORDER and operator != "not":
                 raise InvalidFilter(
-                    f"unknown operator {operator!r} for {field}; there are {', '.join(_ORDER)} and not"
+                    f"unknown operator {operator!r:.80} for {field}; there are {', '.join(_ORDER)} and not"
                 )
             if field == "valid":
                 raise InvalidFilter("'valid' takes one time: the facts that were true then")
@@ -155,7 +157,7 @@ def _value(field: str, value: Any) -> Any:
         if isinstance(value, _CODES[field]):
             return int(value)
         if value not in names:
-            raise InvalidFilter(f"{field}={value!r} in where must be one of {', '.join(names)}")
+            raise InvalidFilter(f"{field}={value!r:.80} in where must be one of {', '.join(names)}")
         return int(_CODES[field][value])
     if value is not None and not isinstance(value, str | int | float | bool):
         raise InvalidFilter(f"{field}={value!r:.80} in where must be text, a number, true, false or None")

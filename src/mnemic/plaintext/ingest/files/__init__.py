@@ -86,7 +86,7 @@ def read(
     yielded as `Skipped`.
     """
     if format != "auto" and format not in FORMATS:
-        raise InvalidOption(f"format={format!r} is unknown; use auto, {', '.join(FORMATS)}")
+        raise InvalidOption(f"format={format!r:.80} is unknown; use auto, {', '.join(FORMATS)}")
     place = Path(path)
     if format == "auto":
         from mnemic.plaintext.ingest.files.sniff import sniff

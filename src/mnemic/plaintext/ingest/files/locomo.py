@@ -53,7 +53,7 @@ def _choose(dialogues: list[Element], sample: str | int | None) -> Element:
         return named[str(sample)]
     if not isinstance(sample, bool) and str(sample).isdecimal() and int(str(sample)) < len(dialogues):
         return dialogues[int(str(sample))]
-    asked = "sample is not given" if sample is None else f"sample={sample!r} is not in the file"
+    asked = "sample is not given" if sample is None else f"sample={sample!r:.80} is not in the file"
     raise InvalidOption(
         f"{asked}; it holds {', '.join(named)}. Choose one; each dialogue is a memory of its own."
     )
