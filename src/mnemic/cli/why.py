@@ -71,22 +71,22 @@ def print_pieces(made: Context, signals: Mapping[str, Signals], *, limit: int, s
 
 def print_hits(hits: Sequence[Hit], *, explain: bool) -> None:
     """Hits, best first; `explain` shows every signal instead of the strongest."""
-    _print_rows(
-        (hit.cube, _all(hit.signals) if explain else in_words(hit.signals), hit.score) for hit in hits
-    )
+    said = _all if explain else in_words
+    _print_rows((hit.cube, said(hit.signals), hit.score) for hit in hits)
 
 
 def _of_piece(made: Context, signals: Mapping[str, Signals], id: str) -> str:
     reason = made.why.get(id, "")
-    if id not in signals or not signals[id]:
+    if not strongest(signals.get(id, {})):
         return reason
     placed = "" if not reason or reason.startswith("evidence") else f"{reason}; "
     return placed + in_words(signals[id])
 
 
 def _all(signals: Signals) -> str:
-    by_size = sorted(signals.items(), key=lambda one: -abs(one[1]))
-    return "  ".join(f"{name} {value:+.3f}" for name, value in by_size)
+    added = [(name, value) for name, value in signals.items() if value]
+    by_size = sorted(added, key=lambda one: -abs(one[1]))
+    return "  ".join(f"{name} {value:+.3f}" for name, value in by_size) or "every signal is 0"
 
 
 def _print_rows(
