@@ -24,14 +24,13 @@ EMPTY: Final = bytes(4 * HEADER)  # of a cube without text: the only feature who
 
 _WORD: Final = re.compile(r"[^\W_]+")
 _CJK: Final = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7a3\uf900-\ufaff]+")
-_NUMBER: Final = re.compile(
-    r"\b(\d+|two|three|four|five|six|seven|eight|nine|ten|couple|few|once|twice|several)\b", re.IGNORECASE
+_NUMBERS: Final = frozenset(
+    "two three four five six seven eight nine ten couple few once twice several".split()  # noqa: SIM905
 )
-_TIME: Final = re.compile(
-    r"\b(?:yesterday|today|tonight|tomorrow|last|next|ago|weeks?|weekend|months?|years?|recently|since"
-    r"|(?:mon|tues|wednes|thurs|fri|satur|sun)day|january|february|march|april|may|june|july|august"
-    r"|september|october|november|december|summer|winter|spring|autumn|fall|(?:19|20)\d\d)\b",
-    re.IGNORECASE,
+_TIMES: Final = frozenset(
+    """yesterday today tonight tomorrow last next ago week weeks weekend month months year years recently
+    since monday tuesday wednesday thursday friday saturday sunday january february march april may june july
+    august september october november december summer winter spring autumn fall""".split()  # noqa: SIM905
 )
 _NAME: Final = re.compile(r"(?<=[\w,'\"] )[\"“]?[A-Z][a-z]+")
 _ASIDE: Final = re.compile(r"(?:\s*\[[^\]]*\])+\s*$")  # a trailing placeholder, such as "[image: …]"
@@ -82,9 +81,14 @@ def lexical_feature(text: str, speaker: str | None) -> bytes:
         number = term(word)
         counts[number] = counts.get(number, 0) + 1
     terms = [number << 4 | min(count, MAX_COUNT) for number, count in counts.items()][:0xFFFF]
-    flags = ENDS_ASKING if _ASIDE.sub("", text).rstrip().endswith(("?", "？")) else 0
-    flags |= HOLDS_NUMBER if _NUMBER.search(text) else 0
-    times, names = (min(len(mark.findall(text)), 255) for mark in (_TIME, _NAME))
+    said = _ASIDE.sub("", text) if text.rstrip().endswith("]") else text
+    flags = ENDS_ASKING if said.rstrip().endswith(("?", "？")) else 0
+    figures = [word for word in spoken if word.isdecimal()]
+    flags |= HOLDS_NUMBER if figures or not _NUMBERS.isdisjoint(spoken) else 0
+    times = len([word for word in spoken if word in _TIMES]) + len(
+        [year for year in figures if _is_year(year)]
+    )
+    times, names = min(times, 255), min(len(_NAME.findall(text)), 255)
     digest = blake2b(" ".join(spoken).encode() or text.strip().encode(), digest_size=8).digest()
     return digest + struct.pack(
         f"<{HEADER - 2 + len(terms)}I",
@@ -94,6 +98,10 @@ def lexical_feature(text: str, speaker: str | None) -> bytes:
         times | names << 8,
         *terms,
     )
+
+
+def _is_year(figure: str) -> bool:
+    return len(figure) == 4 and figure.startswith(("19", "20"))
 
 
 def lexical_features(texts: Sequence[str], speakers: Iterable[str | None]) -> list[bytes]:
