@@ -78,6 +78,23 @@ def test_the_order_of_day_and_month(stamps: list[str], first: str, noted: bool, 
     assert any("day_first" in note for note in reading.notes) == noted
 
 
+@pytest.mark.parametrize(
+    "stamp",
+    [
+        "[2024-03-14, 9:05:00 PM]", "[14.03.24, 21:05:00]", "\u200e[14/03/2024, 21:05:00]", "[14/03/24 21:05:00]",
+        "[3/14/24, 21:05:00]", "[14/3/24, 9:05:00 p.m.]", "[2024/3/14 21:05:00]", "14.03.24, 21:05 -",
+        "3/14/24, 9:05\u202fPM -", "14/03/2024 21:05 -", "14.3.2024 klo 21.05 -", "14-03-2024 21:05 -",
+        "14/03/24, 9:05 pm -", "14/03/2024 à 21:05 -", "14/3/2024, 9:05 p. m. -", "2024-03-14, 21:05 –",
+    ],
+)  # fmt: skip
+def test_stamps_of_many_countries(stamp: str, tmp_path: Path) -> None:
+    reading = read(chat(tmp_path, f"{stamp} Ana: hi", "more"))
+    (told,) = reading
+    assert isinstance(told, Told)
+    assert (told.name, told.text, told.at) == ("Ana", "hi\nmore", to_micros("2024-03-14T21:05"))
+    assert reading.format == "whatsapp"
+
+
 def test_the_order_can_be_given(tmp_path: Path) -> None:
     path = chat(tmp_path, "03/04/2024, 10:00 - Ana: x")
     (told,) = read(path, day_first=False)
