@@ -13,9 +13,9 @@ from typing import Final, Literal
 
 import numpy as np
 
-from mnemic.cube.errors import MnemicError, ModelError
+from mnemic.cube.errors import MnemicError, ModelError, VaultBusy, VaultReadOnly, VaultTooNew
 from mnemic.index.lexical import LEXICAL_VERSION
-from mnemic.index.scope import IndexRow, ScopeIndex
+from mnemic.index.scope import ScopeIndex
 from mnemic.memory import default_place
 from mnemic.models.base import Embedder, TokenEmbedder
 from mnemic.models.registry import EMBEDDERS, load_embedder
@@ -23,7 +23,7 @@ from mnemic.plaintext.ingest.features import FeatureMaker, Progress, lexical_onl
 from mnemic.vault import check
 from mnemic.vault.migrations import MIGRATIONS, format_version
 from mnemic.vault.sqlite import file_system
-from mnemic.vault.vault import ModelRow, Snapshot, Vault, open_vault
+from mnemic.vault.vault import ModelRow, Vault, open_vault
 
 LOW_BYTES: Final = 1 << 30
 SAMPLED: Final = 50
@@ -58,14 +58,16 @@ def examine(
                 "file", "wrong", f"{path} does not exist", "check --vault, or begin with `mnemic add`"
             )
             return
-        yield from _safely("file", lambda: _file(path))
+        if path.is_file() and not path.stat().st_size:
+            yield Finding("file", "wrong", f"{path} is empty", "check --vault, or begin with `mnemic add`")
+            return
+        if check.is_ours(path):
+            yield from _safely("file", lambda: _file(path))
         yield from _safely("disk", lambda: _disk(path))
     try:
         vault = open_vault(where, tenant=tenant)
     except MnemicError as error:
-        yield Finding(
-            "opens", "wrong", str(error), _BACKUP if path is not None else "check the address and the server"
-        )
+        yield Finding("opens", "wrong", str(error), _advice(error, path))
         return
     try:
         yield from _safely("durability", lambda: _durability(vault))
@@ -83,6 +85,21 @@ def examine(
         yield from _safely("index", lambda: _index(vault, chosen, lexical, dense))
     finally:
         vault.close()
+
+
+def _advice(error: MnemicError, path: Path | None) -> str:
+    """What to do about a vault that does not open."""
+    if isinstance(error, VaultTooNew):
+        return "update mnemic: pip install --upgrade mnemic"
+    if isinstance(error, VaultReadOnly):
+        return "give yourself the right to write the file and its folder, or copy it to where you have it"
+    if isinstance(error, VaultBusy):
+        return "find the process that keeps the file, then check again"
+    if path is None:
+        return "check the address and the server"
+    if check.is_ours(path):
+        return _BACKUP
+    return "check the path: this is another program's file; `mnemic where` names your own memory"
 
 
 def _safely(name: str, look: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
@@ -283,7 +300,7 @@ def _index(vault: Vault, chosen: Embedder | None, lexical: ModelRow, dense: Mode
     bad, rows = [], 0
     with vault.snapshot() as snapshot:
         for space in snapshot.spaces():
-            log = _log(snapshot, space.space, lexical, dense)
+            log = snapshot.since(space.space, 0, lexical=lexical.number, dense=dense.number)
             at_once, by_steps = (ScopeIndex(table=table, dim=dense.dim) for _ in range(2))
             at_once.apply(log)
             for start in range(0, len(log), CHUNK):
@@ -299,11 +316,3 @@ def _index(vault: Vault, chosen: Embedder | None, lexical: ModelRow, dense: Mode
         yield Finding(
             "index", "fine", f"rebuilt from the log, the index equals the incremental one ({rows:,} cubes)"
         )
-
-
-def _log(snapshot: Snapshot, space: int, lexical: ModelRow, dense: ModelRow) -> list[IndexRow]:
-    rows = snapshot.since(space, 0, lexical=lexical.number, dense=dense.number)
-    return [IndexRow._make(row) for row in rows]
-
-
-__all__ = ("Finding", "examine")

@@ -84,6 +84,7 @@ def export_jsonl(
 
 
 def reembed(
+    file: o.VaultHere = None,
     vault: o.Vault = None,
     tenant: o.Tenant = "default",
     embedder: o.Embedder = None,
@@ -96,10 +97,10 @@ def reembed(
     """
     from mnemic.upkeep import reembed_vault
 
-    place = Place(vault=vault, tenant=tenant, embedder=embedder, base_url=base_url)
+    place = Place(vault=file or vault, tenant=tenant, embedder=embedder, base_url=base_url)
     place.require()
     with Bar("embedding", "cubes") as bar:
-        made = reembed_vault(vault, tenant=tenant, embedder=place.make_embedder(), progress=bar)
+        made = reembed_vault(place.vault, tenant=tenant, embedder=place.make_embedder(), progress=bar)
     if as_json:
         print_json({"features": made, "seconds": round(bar.seconds, 3)})
     else:
@@ -112,9 +113,7 @@ def reembed(
 
 
 def doctor(
-    file: Annotated[
-        str | None, typer.Argument(metavar="[VAULT]", help="The vault, as with --vault.", show_default=False)
-    ] = None,
+    file: o.VaultHere = None,
     vault: o.Vault = None,
     tenant: o.Tenant = "default",
     embedder: o.Embedder = None,

@@ -34,7 +34,7 @@ def register(app: typer.Typer) -> None:
     app.command("list", epilog="Example:  mnemic list --user ana --limit 20")(list_)
     app.command("show", epilog="Example:  mnemic show 3f9a01bc")(show)
     app.command("history", epilog="Example:  mnemic history 3f9a01bc")(history)
-    app.command("stats", epilog="Example:  mnemic stats --vault ana.db")(stats)
+    app.command("stats", epilog="Example:  mnemic stats ana.db")(stats)
     app.command("where", epilog='Example:  cp "$(mnemic where)" backup.db')(where_)
 
 
@@ -115,6 +115,7 @@ def history(
 
 
 def stats(
+    file: o.VaultHere = None,
     vault: o.Vault = None,
     tenant: o.Tenant = "default",
     embedder: o.Embedder = None,
@@ -124,7 +125,8 @@ def stats(
     """Count what is there: cubes, sessions, users, bytes, what waits to be embedded."""
     from mnemic.upkeep import stats as count
 
-    with Place(vault=vault, tenant=tenant, embedder=embedder, base_url=base_url).open(reading=True) as memory:
+    place = Place(vault=file or vault, tenant=tenant, embedder=embedder, base_url=base_url)
+    with place.open(reading=True) as memory:
         found = count(memory)
     if as_json:
         print_json(found)
@@ -205,11 +207,15 @@ def _print_cubes(cubes: Sequence[MemCube]) -> None:
     console().print(table)
 
 
+def _size(count: int) -> str:
+    return f"{count / 1e6:,.1f} MB" if count >= 100_000 else f"{count / 1e3:,.1f} KB"
+
+
 def _print_stats(found: Stats) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    size = "kept by the server" if found.bytes_on_disk is None else f"{found.bytes_on_disk / 1e6:,.1f} MB"
+    size = "kept by the server" if found.bytes_on_disk is None else _size(found.bytes_on_disk)
     free = "" if found.bytes_free is None else f" ({found.bytes_free / 1e9:,.0f} GB free)"
     waiting = (
         f"{found.pending:,} cubes wait to be embedded; mnemic reembed" if found.pending else "nothing waits"
@@ -219,7 +225,7 @@ def _print_stats(found: Stats) -> None:
             "vault": found.location,
             "tenant": found.tenant,
             "on disk": size + free,
-            "in memory": f"{found.index_bytes / 1e6:,.1f} MB of indexes when all are loaded",
+            "in memory": f"{_size(found.index_bytes)} of indexes when all are loaded",
             "cubes": f"{found.cubes:,} live, {found.versions:,} versions, {found.tombstones:,} deletions",
             "embedder": f"{found.embedder}, {waiting}",
         }

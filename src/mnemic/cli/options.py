@@ -20,6 +20,10 @@ Vault = Annotated[
         show_default=False,
     ),
 ]
+VaultHere = Annotated[
+    str | None,
+    typer.Argument(metavar="[VAULT]", help="The same as --vault.", show_default=False),
+]
 Tenant = Annotated[
     str, typer.Option("--tenant", help="Which tenant of the vault.", rich_help_panel=_WHERE, metavar="NAME")
 ]

@@ -21,6 +21,7 @@ from mnemic.vault import tables
 from mnemic.vault.codec import Stored, digest
 from mnemic.vault.database import Database, Statement, Transaction
 from mnemic.vault.migrations import get_meta
+from mnemic.vault.sqlite import APPLICATION_ID
 
 BATCH: Final = 1000
 _p = sa.bindparam
@@ -213,6 +214,16 @@ def version_counts(transaction: Transaction, tenant: str) -> tuple[int, int]:
     """How many versions there are, and how many of them are tombstones."""
     found = transaction.row(_counts, {"t": tenant})
     return (int(found[0]), int(found[1])) if found else (0, 0)
+
+
+def is_ours(path: Path) -> bool:
+    """Whether a file bears mnemic's mark, however damaged it may be behind it. Reads 72 bytes."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(72)
+    except OSError:
+        return False
+    return head[:16] == b"SQLite format 3\x00" and head[68:72] == APPLICATION_ID.to_bytes(4, "big")
 
 
 def file_problems(path: Path) -> list[str]:
