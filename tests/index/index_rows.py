@@ -8,7 +8,8 @@ import numpy as np
 from hypothesis import strategies as st
 
 from mnemic.index.lexical import lexical_feature
-from mnemic.index.scope import IndexRow, ScopeIndex
+from mnemic.index.scope import ScopeIndex
+from mnemic.vault.log import LogRow
 
 VOCABULARY = 40
 DIM = 8
@@ -36,10 +37,10 @@ def row(
     deleted: bool = False,
     pending: bool = False,
     valid_from: int | None = None,
-) -> IndexRow:
+) -> LogRow:
     number = seq if cube is None else cube
     moment = seq * HOUR if at is None else at
-    return IndexRow(
+    return LogRow(
         seq=seq,
         cube=number.to_bytes(4, "big"),
         version=b"",
@@ -57,14 +58,14 @@ def row(
     )
 
 
-def fresh(rows: list[IndexRow]) -> ScopeIndex:
+def fresh(rows: list[LogRow]) -> ScopeIndex:
     index = ScopeIndex(table=TABLE, dim=DIM)
     index.apply(rows)
     return index
 
 
 @st.composite
-def histories(draw: st.DrawFn) -> list[tuple[list[IndexRow], dict[int, bytes]]]:
+def histories(draw: st.DrawFn) -> list[tuple[list[LogRow], dict[int, bytes]]]:
     """Batches of a log, each with the late dense features that arrive after it."""
     seqs, cubes = count(1), count(1)
     live: list[int] = []
@@ -95,9 +96,9 @@ def histories(draw: st.DrawFn) -> list[tuple[list[IndexRow], dict[int, bytes]]]:
     return batches
 
 
-def live_rows(history: list[tuple[list[IndexRow], dict[int, bytes]]]) -> list[IndexRow]:
+def live_rows(history: list[tuple[list[LogRow], dict[int, bytes]]]) -> list[LogRow]:
     """The rows that a new index would be given: the last of each cube, with what has arrived since."""
-    last: dict[bytes, IndexRow] = {}
+    last: dict[bytes, LogRow] = {}
     for batch, arrived in history:
         last |= {one.cube: one for one in batch}
         last = {

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from index_rows import DIM, HOUR, TABLE, fresh, histories, live_rows, row, texts, tokens_of
 
-from mnemic.index.scope import NEWS, IndexRow, ScopeIndex
+from mnemic.index.scope import NEWS, ScopeIndex
+from mnemic.vault.log import LogRow
 
 COLUMNS = (
     *("seq", "scope", "kind", "origin", "at", "recorded_at", "valid_from", "valid_to", "expires_at"),
@@ -35,7 +36,7 @@ def assert_same(one: ScopeIndex, other: ScopeIndex) -> None:
 
 @given(histories(), st.data())
 def test_batches_updates_deletes_and_late_vectors_leave_what_a_rebuild_makes(
-    history: list[tuple[list[IndexRow], dict[int, bytes]]], data: st.DataObject
+    history: list[tuple[list[LogRow], dict[int, bytes]]], data: st.DataObject
 ) -> None:
     index = ScopeIndex(table=TABLE, dim=DIM)
     for batch, arrived in history:
@@ -48,7 +49,7 @@ def test_batches_updates_deletes_and_late_vectors_leave_what_a_rebuild_makes(
 
 @given(histories(), st.data())
 def test_a_part_equals_an_index_that_never_held_the_rest(
-    history: list[tuple[list[IndexRow], dict[int, bytes]]], data: st.DataObject
+    history: list[tuple[list[LogRow], dict[int, bytes]]], data: st.DataObject
 ) -> None:
     index = ScopeIndex(table=TABLE, dim=DIM)
     allowed = data.draw(st.sets(st.integers(1, 3)))
@@ -72,7 +73,7 @@ def test_parts_are_kept_while_only_rows_are_added() -> None:
 
 
 def test_statistics_change_only_when_the_size_reaches_a_power_of_two() -> None:
-    def said(n: int) -> IndexRow:
+    def said(n: int) -> LogRow:
         return row(n, " ".join(["porto", "kayak", "rain", "job"][: 1 + n % 4]))
 
     index, seen = ScopeIndex(table=TABLE, dim=DIM), []

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from mnemic.cube.errors import EmbedderMismatch
 from mnemic.index.columns import HeaderColumns
-from mnemic.index.scope import IndexRow, ScopeIndex
+from mnemic.index.scope import ScopeIndex
 from mnemic.vault.database import ForkSafeLock
 from mnemic.vault.log import Position
 from mnemic.vault.vault import ModelRow, Snapshot
@@ -70,7 +70,7 @@ class IndexCache:
         number = self._dense.number if self._dense else None
         if now.seq > entry.position.seq:
             rows = snapshot.since(space, entry.position.seq, lexical=self._lexical.number, dense=number)
-            entry.index.apply([IndexRow._make(row) for row in rows])
+            entry.index.apply(rows)
             entry.position = now
         if number is not None and (pending := entry.index.pending()):
             late = snapshot.features_after(space, min(pending) - 1, number)

@@ -10,7 +10,7 @@ questions.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from mnemic.index.arrays import Growing
 from mnemic.index.lexical import EMPTY, HEADER
 from mnemic.index.pooling import FloatArray, centre, normalise, pool, space_mean, token_weights
 from mnemic.index.sessions import Sessions
+from mnemic.vault.log import LogRow
 
 FAR: Final = np.iinfo(np.int64)
 NEWS: Final = 100  # rows: a word that none of so many rows before has said is new
@@ -26,30 +27,7 @@ NARROWED: Final = 2  # how many indexes of parts are kept
 DICT_BYTES: Final = 200  # what a row costs in `_row_of`: key, number, slot
 IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
-
-
-class IndexRow(NamedTuple):
-    """A change of the log, as the index needs it. Times in µs UTC; None is open-ended.
-
-    `scope` is the space's number of the exact (user, agent, session); `lexical` is made by
-    `mnemic.index.lexical`; `dense` holds uint16 token ids (static embedder) or a float16 vector, b"" for a
-    text without either, None while it is pending.
-    """
-
-    seq: int
-    cube: bytes
-    version: bytes
-    scope: int
-    kind: int
-    origin: int
-    deleted: int
-    at: int
-    recorded_at: int
-    valid_from: int | None
-    valid_to: int | None
-    expires_at: int | None
-    lexical: bytes
-    dense: bytes | None
+IndexRow = LogRow
 
 
 class _Column:
@@ -63,7 +41,8 @@ class _Column:
 
 
 class ScopeIndex:
-    """Rows of one space.
+    """Rows of one space. Of each, `lexical` is made by `mnemic.index.lexical`; `dense` holds uint16 token ids
+    (static embedder) or a float16 vector, b"" for a text without either, None while it is pending.
 
     table: (vocabulary, dim) token vectors of a static embedder; None for embedders that hand over vectors.
     dim: of the vectors; 0 without an embedder.
@@ -423,7 +402,7 @@ def _places(counts: IntArray, rows: IntArray) -> IntArray:
     return np.repeat(starts[rows] - (ends - mine), mine) + np.arange(int(ends[-1]) if len(ends) else 0)
 
 
-# Column name -> (position in IndexRow, what stands for None)
+# Column name -> (position in LogRow, what stands for None)
 _NUMBERS: Final[dict[str, tuple[int, int | None]]] = {
     "seq": (0, None),
     "scope": (3, None),

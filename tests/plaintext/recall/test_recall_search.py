@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mnemic
-from mnemic.cube.errors import InvalidOption
+from mnemic.cube.errors import InvalidOption, ModelError
 from mnemic.memory import Memory
 from mnemic.plaintext.recall.search import Hits
 
@@ -231,26 +231,34 @@ def test_other_scripts(memory: Memory, question: str, answer: str) -> None:
     assert memory.search(question, user="ana", k=1)[0].text == answer
 
 
-class Slow:
-    """An embedder that may not run inside `add`: the dense feature comes later."""
+class Remote:
+    """An embedder that may not run inside `add`, and does not always answer."""
 
-    name, dim, inline = "slow-test", 8, False
+    name, dim, inline = "remote-test", 8, False
+    down = True
 
     def embed(self, texts: list[str]) -> np.ndarray:
+        if self.down:
+            raise ModelError("no answer")
         seeds = [sum(map(ord, text)) for text in texts]
         raw = np.stack([np.random.default_rng(seed).standard_normal(self.dim) for seed in seeds])
         return (raw / np.linalg.norm(raw, axis=1, keepdims=True)).astype(np.float32)
 
 
-def test_without_vectors_the_other_signals_answer(tmp_path: Path) -> None:
-    with mnemic.open(tmp_path / "x.db", embedder=Slow()) as memory:
+def test_without_vectors_the_other_signals_answer_and_say_so(tmp_path: Path) -> None:
+    remote = Remote()
+    with mnemic.open(tmp_path / "x.db", embedder=remote) as memory:
         for at, session, role, text in ANA:
             memory.add(text, user="ana", session=session, role=role, at=at)
-        memory.flush()
         hits = memory.search("Where did I hear fado?", user="ana")
-        assert hits.notes == {}
-        assert any(hit.signals["dense"] for hit in hits)
         assert hits[0].text == ANA[5][3]
+        assert "unavailable" in hits.notes["dense"]
+        assert not any(hit.signals["dense"] or hit.signals["feedback"] for hit in hits)
+        remote.down = False
+        memory.flush()
+        hits = memory.search("Where did I hear fado?", user="ana", k=100)
+        assert hits.notes == {}
+        assert all(hit.signals["dense"] for hit in hits)
 
 
 def test_several_spaces_are_one_ranking(memory: Memory) -> None:

@@ -152,12 +152,13 @@ def rank(
 def weighed(views: Sequence[View], weights: Weights) -> Iterator[tuple[str, FloatArray]]:
     """Each signal that weighs anything: its name and (rows of all views,) what it adds."""
     texts = _joined([view.index.text_hash for view in views], np.uint64) != 0
+    some = None if texts.all() else texts
     total = np.zeros(len(texts), np.float32)
-    for name, values in _scaled(DIRECT, views, weights, texts):
+    for name, values in _scaled(DIRECT, views, weights, some):
         total += values
         yield name, values
     guess(views, total, texts)
-    yield from _scaled(GUESSED, views, weights, texts)
+    yield from _scaled(GUESSED, views, weights, some)
 
 
 def guess(views: Sequence[View], total: FloatArray, texts: BoolArray) -> None:
@@ -181,7 +182,7 @@ def spread(values: FloatArray, name: str, texts: BoolArray | None = None) -> Flo
     Both are estimated together with `UNSEEN` rows of what is usual for the signal: the first few things told
     would otherwise all be outstanding in something.
     """
-    of = values if texts is None or texts.all() else values[texts]
+    of = values if texts is None else values[texts]
     if not len(of) or float(of.max() - of.min()) < 1e-6:
         return np.zeros_like(values)
     usual, deviation = USUAL[name]
@@ -194,7 +195,7 @@ def spread(values: FloatArray, name: str, texts: BoolArray | None = None) -> Flo
 
 
 def _scaled(
-    signals: Mapping[str, Signal], views: Sequence[View], weights: Weights, texts: BoolArray
+    signals: Mapping[str, Signal], views: Sequence[View], weights: Weights, texts: BoolArray | None
 ) -> Iterator[tuple[str, FloatArray]]:
     for name, signal in signals.items():
         if weight := getattr(weights, name):

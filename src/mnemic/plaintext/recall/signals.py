@@ -6,7 +6,7 @@ The index holds what the caller may see and nothing else (`ScopeIndex.within`). 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from types import MappingProxyType
 from typing import Final, NamedTuple
@@ -23,10 +23,27 @@ from mnemic.plaintext.recall.times import DAY
 FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int64]
 
+
+class Reach(NamedTuple):
+    """How far a term counts: turns from where it stands, the farthest first, and its worth there."""
+
+    steps: NDArray[np.int32]
+    worth: FloatArray
+
+    @classmethod
+    def of(cls, *worth: float, both: bool = False) -> Reach:
+        """Worth 1 in the turn itself, then from 1 turn on: after it, or before it as well."""
+        steps = [(way * far, one) for far, one in enumerate(worth, 1) for way in ((1, -1) if both else (1,))]
+        table = [*reversed(steps), (0, 1.0)]
+        return cls(
+            np.array([far for far, _ in table], np.int32), np.array([of for _, of in table], np.float32)
+        )
+
+
 K1: Final = 0.9  # BM25 for short turns: a repeated word says little,
 B: Final = 0.4  # and a long turn is only slightly less to the point
-AROUND: Final = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)  # worth of a term that stands 0, 1, … turns away
-FOLLOW: Final = (1.0, 0.9, 0.7, 0.5, 0.3)  # the same, but only for terms said before
+AROUND: Final = Reach.of(0.9, 0.8, 0.7, 0.6, 0.5, both=True)  # worth of a term 1, 2, … turns away
+FOLLOW: Final = Reach.of(0.9, 0.7, 0.5, 0.3)  # the same, but only for terms said before
 DENSE_AROUND: Final = ((1.0, 0), (0.6, 1), (0.4, -1), (0.3, 2), (0.2, -2))  # weight, turns back
 FEEDBACK: Final = 10  # rows
 SELF: Final = term("user")  # the role that stands for a speaker without a name
@@ -85,8 +102,8 @@ class View:
             length = lengths[rows] / mean_length
             bm25[rows] += np.float32(idf) * count * (K1 + 1) / (count + K1 * (1 - B + B * length))
             position = sessions.position[rows]
-            for out, reach, ways in ((around, AROUND, (1, -1)), (follow, FOLLOW, (1,))):
-                out += np.float32(idf) * _spread_out(sessions, position, reach, ways)
+            for out, reach in ((around, AROUND), (follow, FOLLOW)):
+                out += np.float32(idf) * _spread_out(sessions, position, reach)
         scale = np.float32(max(total, 1e-6))
         return Words(bm25 / scale, sessions.by_row(around) / scale, sessions.by_row(follow) / scale)
 
@@ -106,19 +123,14 @@ def likeness(vectors: FloatArray, one: FloatArray) -> FloatArray:
     return products
 
 
-def _spread_out(
-    sessions: Sessions, position: NDArray[np.int32], reach: Sequence[float], ways: Sequence[int]
-) -> FloatArray:
-    """(positions,) 1 where a term stands, less at the places after it (way 1) or before it (-1)."""
+def _spread_out(sessions: Sessions, position: NDArray[np.int32], reach: Reach) -> FloatArray:
+    """(positions,) 1 where a term stands, and less at the places within reach in the same session."""
     near = np.zeros(len(sessions.number), np.float32)
-    mine = sessions.number[position]
-    for far in range(len(reach) - 1, 0, -1):  # the nearest last: it overwrites what is farther
-        for way in ways:
-            there = position + way * far
-            inside = (there >= 0) & (there < len(near))
-            inside[inside] = sessions.number[there[inside]] == mine[inside]
-            near[there[inside]] = reach[far]
-    near[position] = 1
+    there = position + reach.steps[:, None]
+    inside = (there >= 0) & (there < len(near))
+    there[~inside] = 0
+    inside &= sessions.number[there] == sessions.number[position]
+    near[there[inside]] = np.broadcast_to(reach.worth[:, None], there.shape)[inside]  # the last one stays
     return near
 
 
