@@ -162,11 +162,15 @@ class ScopeIndex:
     ) -> None:
         first = len(self._heads.view)
         self._heads.append(heads)
-        self._text_hash.append(heads[:, 0].astype(np.uint64) | heads[:, 1].astype(np.uint64) << np.uint64(32))
+        self._text_hash.append(_pair(heads[:, 1], heads[:, 0]))
         self._terms.append(terms)
         self._term_frequency.append(frequency)
         self._term_row.append(np.repeat(np.arange(first, first + len(heads)), counts))
-        self._speakers |= {int(whole): int(name) for whole, name in np.unique(heads[:, 2:4], axis=0) if whole}
+        self._speakers |= {
+            pair >> 32: pair & 0xFFFFFFFF
+            for pair in np.unique(_pair(heads[:, 2], heads[:, 3])).tolist()
+            if pair
+        }
 
     def _dense_of(self, data: list[bytes]) -> tuple[NDArray[np.uint16], NDArray[Any]]:
         """Joined token ids and their numbers; or nothing and (rows, dim) float16 vectors."""
@@ -336,12 +340,11 @@ class ScopeIndex:
         done = len(self._news.view)
         if done < self.size:
             first = int(np.searchsorted(self.term_row, max(0, done - NEWS)))
-            terms, rows = self.term[first:], self.term_row[first:]
-            order = np.lexsort((rows, terms))
-            terms, rows = terms[order], rows[order]
-            new = np.ones(len(rows), np.bool_)
-            new[1:] = (terms[1:] != terms[:-1]) | (np.diff(rows) > NEWS)
-            self._news.append(np.bincount(rows[new & (rows >= done)] - done, minlength=self.size - done))
+            said = np.sort(_pair(self.term[first:], self.term_row[first:]))  # by term, then row
+            new = np.ones(len(said), np.bool_)
+            new[1:] = np.diff(said) > NEWS  # far more where the term is another
+            rows = (said[new] & np.uint64(0xFFFFFFFF)).astype(np.int64) - done
+            self._news.append(np.bincount(rows[rows >= 0], minlength=self.size - done))
         return self._news.view
 
     @property
@@ -392,6 +395,11 @@ class ScopeIndex:
         tokens = self._tokens.view[first : first + int(lengths[start:stop].sum())]
         assert self._weights is not None  # noqa: S101  (set with _pooled_with)
         return pool(tokens, lengths[start:stop], self._table, self._weights)
+
+
+def _pair(high: NDArray[Any], low: NDArray[Any]) -> NDArray[np.uint64]:
+    """Two 32-bit numbers as one of 64."""
+    return high.astype(np.uint64) << np.uint64(32) | low.astype(np.uint64)
 
 
 def _places(counts: IntArray, rows: IntArray) -> IntArray:
