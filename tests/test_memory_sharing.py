@@ -111,3 +111,10 @@ def test_ten_thousand_messages_in_one_add(tmp_path: Path) -> None:
         assert memory.count(user="ana") == 10_000
         assert memory.add(messages, user="ana").change_id is None
         assert len(memory.search("message 7777", user="ana", k=10)) == 10
+
+
+def test_open_memories_share_one_embedder(tmp_path: Path) -> None:
+    memories = [mnemic.open(tmp_path / f"{number}.db") for number in range(3)]
+    assert len({id(memory._parts.maker.embedder) for memory in memories}) == 1
+    for memory in memories:
+        memory.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from functools import cache
 from typing import Any, Final
 
 from mnemic.cube.errors import InvalidOption
@@ -35,7 +36,7 @@ def load_embedder(
         options = {"base_url": base_url} if base_url is not None else {}
         return check_embedder(_resolve(name)(model=model, api_key=api_key, **options))
     _refuse_endpoint(repr(spec), base_url, api_key)
-    return check_embedder(_resolve(name)())
+    return check_embedder(_built_in(name))
 
 
 def check_embedder(embedder: Any) -> Embedder:
@@ -77,6 +78,12 @@ def _check_dim(embedder: Any) -> None:
 
 def _has(thing: Any, field: str) -> bool:
     return hasattr(type(thing), field) or field in getattr(thing, "__dict__", ())
+
+
+@cache
+def _built_in(name: str) -> Any:
+    """One for the whole process: weights are read once, however many memories are open."""
+    return _resolve(name)()
 
 
 def _resolve(name: str) -> Any:
