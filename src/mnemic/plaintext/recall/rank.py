@@ -57,21 +57,21 @@ class Weights:
     """
 
     lexical: float = 0.05
-    lexical_around: float = 0.215
-    lexical_follow: float = 0.249
+    lexical_around: float = 0.246
+    lexical_follow: float = 0.283
     dense: float = 0.05
-    dense_around: float = 0.445
-    speaker: float = 1.028
-    statement: float = 0.307
-    answer_type: float = 0.383
-    names: float = 0.152
-    novelty: float = 0.336
-    time: float = 0.807
+    dense_around: float = 0.425
+    speaker: float = 1.041
+    statement: float = 0.302
+    answer_type: float = 0.391
+    names: float = 0.156
+    novelty: float = 0.339
+    time: float = 0.772
     sequence: float = 0.3
-    opening: float = 0.126
+    opening: float = 0.128
     recency: float = 0.5
-    feedback: float = 0.199
-    session: float = 0.424
+    feedback: float = 0.194
+    session: float = 0.413
     diversity: float = 0.25
 
     def __post_init__(self) -> None:
