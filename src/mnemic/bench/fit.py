@@ -22,6 +22,7 @@ from mnemic.bench.locomo import CATEGORIES, Dialogue
 from mnemic.bench.markdown import table
 from mnemic.bench.metrics import recall_at_k
 from mnemic.bench.ours import USER, Mnemic
+from mnemic.cube.errors import InvalidOption
 from mnemic.cube.times import to_micros
 from mnemic.plaintext.recall.filters import Filter, Reach
 from mnemic.plaintext.recall.rank import Weights, guess, spread
@@ -96,6 +97,11 @@ def fit(examples: Sequence[Examples], start: Weights, *, l2: float = L2) -> Weig
 
     O(questions x rows x signals²) a step, some ten steps.
     """
+    if not any(one.evidence for one in examples):
+        named = ", ".join(one.dialogue.id for one in examples)
+        raise InvalidOption(
+            f"{named or 'nothing'}: no question with evidence to fit on; name other dialogues"
+        )
     weights = replace(start, **dict.fromkeys(heard(examples), NEUTRAL))
     for _ in range(ROUNDS):
         for one in examples:
