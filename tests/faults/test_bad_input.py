@@ -13,6 +13,7 @@ from pathlib import Path
 import bad_files
 import bad_input
 import pytest
+import test_places
 from desk import TOLD, Case, Desk, desk
 
 from mnemic.cube.errors import MnemicError
@@ -46,18 +47,28 @@ def test_it_is_refused_and_nothing_changes(case: Case, at: Desk) -> None:
     assert at.state() == before
 
 
-def table() -> str:
-    """What each case raises, as Markdown."""
-    lines = ["| input | error | message |", "| --- | --- | --- |"]
+def refusals() -> Iterator[tuple[str, Exception | None, Path]]:
+    """What each case raises, and what full and read-only disks do where they can be mounted."""
     for case in CASES:
         with tempfile.TemporaryDirectory() as folder, desk(Path(folder)) as at:
             try:
                 case.attempt(at)
-                raised, said = "none", "taken"
             except Exception as error:  # noqa: BLE001  whatever comes is shown
-                raised = f"`{type(error).__name__}`"
-                said = " ".join(str(error).split()).replace(f"{folder}/", "").replace(folder, "FOLDER")
-        lines.append(f"| {case.group}: {case.what} | {raised} | {said.replace('|', '/')} |")
+                yield f"{case.group}: {case.what}", error, at.folder
+            else:
+                yield f"{case.group}: {case.what}", None, at.folder
+    if not test_places.pytestmark.args[0]:
+        with tempfile.TemporaryDirectory() as folder:
+            for what, error in test_places.refusals(Path(folder)):
+                yield what, error, Path(folder)
+
+
+def table() -> str:
+    """All refusals as Markdown."""
+    lines = ["| input | error | message |", "| --- | --- | --- |"]
+    for what, error, folder in refusals():
+        said = " ".join(str(error).split()).replace(f"{folder}/", "").replace(str(folder), "FOLDER")
+        lines.append(f"| {what} | `{type(error).__name__}` | {said.replace('|', '/')} |")
     return "\n".join(lines)
 
 

@@ -41,6 +41,23 @@ def disk(tmp_path: Path) -> Iterator[Path]:
         yield tmp_path / "disk"
 
 
+def refusals(folder: Path) -> Iterator[tuple[str, Exception]]:
+    """What a full and a read-only disk answer, for the table of `test_bad_input.py`."""
+    with mounted("-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)):
+        with mnemic.open(folder / "a.db") as memory:
+            try:
+                memory.add("It rained all day. " * 100_000, user="ana")
+            except mnemic.MnemicError as error:
+                yield "add: the disk is full", error
+        subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
+        for name in ("a.db", "new.db"):
+            try:
+                with mnemic.open(folder / name) as memory:
+                    memory.add("x", user="ana")
+            except mnemic.MnemicError as error:
+                yield f"add: {name} on a read-only disk", error
+
+
 def texts(memory: mnemic.Memory) -> list[str]:
     return [cube.text for cube in memory.list(user="ana", limit=100_000)]
 

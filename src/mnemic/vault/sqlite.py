@@ -172,6 +172,8 @@ class SQLite:
                 if connection.in_transaction:
                     cursor.execute("ROLLBACK")
                 raise
+            finally:
+                cursor.close()  # an error that somebody keeps would keep it, and with it the file, open
 
     @contextmanager
     def read(self) -> Iterator[Transaction]:
@@ -183,6 +185,7 @@ class SQLite:
             finally:
                 if connection.in_transaction:
                     cursor.execute("ROLLBACK")
+                cursor.close()
 
     def backup(self, name: str) -> str:
         """Copy the committed state beside the file. Called under the write lock, so nothing newer exists."""
