@@ -4,6 +4,7 @@ next.
 MnemicError
 ├── InvalidInput              a value handed in cannot be used; nothing was written
 │   ├── InvalidOption         an option or argument is unknown, missing or out of range
+│   │   └── BudgetTooSmall    a token budget cannot hold even one short line
 │   ├── InvalidText           text is empty, too long, or not valid Unicode
 │   ├── InvalidVector         a vector has the wrong shape, or holds NaN or infinity
 │   ├── InvalidTime           a time could not be read
@@ -36,6 +37,10 @@ class InvalidInput(MnemicError, ValueError):
 
 class InvalidOption(InvalidInput):
     """An option or argument is unknown, missing or out of range."""
+
+
+class BudgetTooSmall(InvalidOption):
+    """A token budget cannot hold even one short line."""
 
 
 class InvalidText(InvalidInput):
