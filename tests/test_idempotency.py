@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mnemic
-from conftest import DATABASES
 from mnemic.cube.errors import IdempotencyConflict
 
 
@@ -123,7 +122,7 @@ def test_a_long_text_is_one_message_however_many_pieces_it_has(memory: mnemic.Me
     assert "deleted" in reported.reason
 
 
-@pytest.mark.parametrize("database", DATABASES)
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
 @settings(max_examples=10)
 @given(
     talk=st.lists(st.sampled_from(["ok", "hm", "yes", "no"]), min_size=2, max_size=8),

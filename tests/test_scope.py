@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mnemic
-from conftest import DATABASES
 from mnemic.cube.model import ANY, Unset
 
 # Some of these would leak through a joined key, LIKE, JSON, a fold of case or form, or a C string.
@@ -32,7 +31,7 @@ def reaches(asked: tuple[object, object, object], names: tuple[str | None, ...])
     return all(isinstance(want, Unset) or want == have for want, have in zip(asked, names, strict=True))
 
 
-@pytest.mark.parametrize("database", DATABASES)
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
 @settings(max_examples=15)
 @given(data=st.data())
 def test_a_read_gives_all_that_is_within_reach_and_nothing_else(
