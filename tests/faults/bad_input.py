@@ -65,6 +65,7 @@ ADDS = [
     add("at='yesterday'", e.InvalidTime, "ISO 8601", at="yesterday"),
     add("at in the year 10000", e.InvalidTime, "ISO 8601", at="10000-01-01"),
     add("at=NaN", e.InvalidTime, "not a time", at=math.nan),
+    add("at=10**5000", e.InvalidTime, "many digits is not a time", at=10**5000),
     add("at=1e300", e.InvalidTime, "not a time", at=1e300),
     add("nested metadata", e.InvalidOption, "flat.*place.city", metadata={"place": {"city": "Porto"}}),
     add("metadata with infinity", e.InvalidOption, "finite", metadata={"x": math.inf}),

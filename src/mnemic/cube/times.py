@@ -49,7 +49,8 @@ def to_micros(value: TimeLike, *, field: str = "at") -> int:
 
 
 def _advice(field: str, value: object) -> str:
+    shown = "a number of many digits" if isinstance(value, int) and abs(value) > 10**80 else repr(value)
     return (
-        f"{field}={value!r:.80} is not a time. Use ISO 8601 such as '2025-03-09T10:00Z', seconds since 1970, "
+        f"{field}={shown:.80} is not a time. Use ISO 8601 such as '2025-03-09T10:00Z', seconds since 1970, "
         "or a datetime."
     )
