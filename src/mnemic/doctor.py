@@ -74,17 +74,22 @@ def examine(
         yield from _safely("format", lambda: _format(vault))
         yield from _safely("structure", lambda: _structure(vault))
         yield from _safely("content", lambda: _content(vault, progress))
-        active = _active(vault)
-        if active is None:
-            yield Finding("features", "note", "nothing was told yet, so nothing is indexed")
-            return
-        lexical, dense = active
-        yield from _safely("features", lambda: _features(vault, lexical, dense))
-        chosen = _embedder(embedder, dense)
-        yield from _safely("embedder", lambda: _embedder_matches(vault, chosen, lexical, dense))
-        yield from _safely("index", lambda: _index(vault, chosen, lexical, dense))
+        yield from _safely("features", lambda: _searching(vault, embedder))
     finally:
         vault.close()
+
+
+def _searching(vault: Vault, embedder: str | Embedder | None) -> Iterator[Finding]:
+    """What the vault is searched by: features, the embedder that made them, and the index made from them."""
+    active = _active(vault)
+    if active is None:
+        yield Finding("features", "note", "nothing was told yet, so nothing is indexed")
+        return
+    lexical, dense = active
+    yield from _safely("features", lambda: _features(vault, lexical, dense))
+    chosen = _embedder(embedder, dense)
+    yield from _safely("embedder", lambda: _embedder_matches(vault, chosen, lexical, dense))
+    yield from _safely("index", lambda: _index(vault, chosen, lexical, dense))
 
 
 def _advice(error: MnemicError, path: Path | None) -> str:
@@ -107,6 +112,9 @@ def _safely(name: str, look: Callable[[], Iterator[Finding]]) -> Iterator[Findin
         yield from look()
     except MnemicError as error:
         yield Finding(name, "wrong", str(error), _BACKUP)
+    except Exception as error:  # noqa: BLE001  # what is damaged can break anything that reads it
+        says = f"the check broke off ({type(error).__name__}: {error}); something it reads is damaged"
+        yield Finding(name, "wrong", says, _BACKUP)
 
 
 def _path(where: str | os.PathLike[str]) -> Path | None:

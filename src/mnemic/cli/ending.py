@@ -14,7 +14,10 @@ from mnemic.cli.output import print_error
 from mnemic.cube.errors import MnemicError
 
 STOPPED = "stopped. What was acknowledged is stored; run the same command again to go on."
-FAULT = "this is a fault of mnemic, not yours: {}. MNEMIC_DEBUG=1 shows where; please report it"
+FAULT = (
+    "this is a fault of mnemic, not yours: {}. "
+    "`mnemic doctor` checks the memory; MNEMIC_DEBUG=1 shows where, please report it"
+)
 USAGE, FAULTY, INTERRUPTED, CLOSED = 2, 70, 130, 141
 
 
