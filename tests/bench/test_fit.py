@@ -36,6 +36,11 @@ def test_every_weight_but_diversity_is_a_signal() -> None:
     assert {*fit.NAMES, "diversity"} == set(Weights.__dataclass_fields__)
 
 
+def test_the_weights_that_ship_are_those_of_the_published_fit() -> None:
+    published = Path(__file__).parents[2] / "docs" / "results" / "fit.json"
+    assert Weights.read(published) == Weights()
+
+
 def test_gradient_and_hessian_are_those_of_the_loss(examples: list[fit.Examples]) -> None:
     at, small = np.linspace(0.1, 0.6, len(fit.NAMES)), 1e-3
     _, gradient, hessian = fit.loss(examples, at, 0.01)
