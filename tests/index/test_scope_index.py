@@ -72,6 +72,16 @@ def test_parts_are_kept_while_only_rows_are_added() -> None:
     assert index.within(index.scope == 1) is not part
 
 
+def test_the_parts_that_are_kept_hold_no_more_rows_than_the_whole() -> None:
+    index = fresh([row(n, f"porto {n}", scope=1 + n % 4) for n in range(1, 41)])
+    quarters = [index.within(index.scope == scope) for scope in (1, 2, 3, 4)]
+    assert [index.within(index.scope == scope) for scope in (1, 2, 3, 4)] == quarters
+    most = index.within(index.scope != 4)
+    assert index.within(index.scope != 4) is most
+    assert index.within(index.scope == 4) is quarters[3]  # 30 + 10 rows
+    assert index.within(index.scope == 1) is not quarters[0]
+
+
 def test_statistics_change_only_when_the_size_reaches_a_power_of_two() -> None:
     def said(n: int) -> LogRow:
         return row(n, " ".join(["porto", "kayak", "rain", "job"][: 1 + n % 4]))

@@ -23,7 +23,7 @@ from mnemic.vault.log import LogRow
 
 FAR: Final = np.iinfo(np.int64)
 NEWS: Final = 100  # rows: a word that none of so many rows before has said is new
-NARROWED: Final = 2  # how many indexes of parts are kept
+PARTS: Final = 32  # indexes of parts that are kept at most
 DICT_BYTES: Final = 200  # what a row costs in `_row_of`: key, number, slot
 IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
@@ -194,21 +194,27 @@ class ScopeIndex:
     def within(self, mask: BoolArray) -> ScopeIndex:
         """An index of the rows where `mask` is true, in their order; itself where that is all of them.
 
-        Equal to a new index fed with those rows only. Read it, never write to it. The last few are kept and
-        grow with this one: O(rows new in it); O(rows in it) for a mask that is new.
+        Equal to a new index fed with those rows only. Read it, never write to it. The last used are kept, as
+        many as hold no more rows than this one, and grow with it: O(rows new in it); O(rows in it) for a mask
+        that is new.
         """
         if mask.all():
             return self
         rows = np.flatnonzero(mask)
-        for place, (known, part) in enumerate(self._parts):
-            if len(known) <= len(rows) and np.array_equal(known, rows[: len(known)]):
-                del self._parts[place]
-                part._take(self, rows[len(known) :])
-                break
+        grown = [one for one in self._parts if np.array_equal(one[0], rows[: len(one[0])])]
+        if grown:
+            known, part = max(grown, key=lambda one: len(one[0]))
+            self._parts = [one for one in self._parts if one[1] is not part]
+            part._take(self, rows[len(known) :])
         else:
             part = self._taken(rows)
-        self._parts = [*self._parts[1 - NARROWED :], (rows, part)]
+        self._parts.append((rows, part))
+        while len(self._parts) > PARTS or (len(self._parts) > 1 and self._rows_in_parts() > self.size):
+            del self._parts[0]
         return part
+
+    def _rows_in_parts(self) -> int:
+        return sum(len(rows) for rows, _ in self._parts)
 
     def _taken(self, rows: IntArray) -> ScopeIndex:
         part = ScopeIndex(table=self._table, dim=self._dim)
