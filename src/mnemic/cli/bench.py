@@ -162,6 +162,20 @@ def fit(
     _leave(out, "fit", found, fit_markdown(found, command), as_json)
 
 
+@app.command()
+def abstain(data: Data = None, out: Out = Path("bench-results"), as_json: Json = False) -> None:
+    """Fit and report how well `ask` knows what a memory does not hold: each dialogue by the others."""
+    from mnemic.bench.abstain import abstain_markdown, run
+    from mnemic.cube.errors import InvalidOption
+
+    dialogues, _ = _dialogues(data, None)
+    if len(dialogues) < 2:
+        raise InvalidOption("abstain needs at least two dialogues: one to report on, others to fit on")
+    with _progress(len(dialogues)) as step:
+        found = run(dialogues, lambda done: step("abstain", done))
+    _leave(out, "abstain", found, abstain_markdown(found, "mnemic bench abstain --data DIR"), as_json)
+
+
 def _split(named: list[str] | None) -> list[str] | None:
     return [part for one in named for part in one.split(",") if part] if named else None
 
