@@ -7,13 +7,14 @@ Used under `lock`, taken before the read transaction begins: an index then never
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from numpy.typing import NDArray
 
 from mnemic.cube.errors import EmbedderMismatch
+from mnemic.cube.model import Scope
 from mnemic.index.columns import HeaderColumns
 from mnemic.index.scope import ScopeIndex
 from mnemic.vault.database import ForkSafeLock
@@ -30,6 +31,7 @@ class Entry:
     index: ScopeIndex
     position: Position
     columns: HeaderColumns | None = None
+    scopes: Mapping[int, Scope] | None = None
 
 
 class IndexCache:
@@ -78,6 +80,13 @@ class IndexCache:
         self._entries.move_to_end(space)
         self._evict()
         return entry
+
+    def scopes(self, snapshot: Snapshot, space: int) -> Mapping[int, Scope]:
+        """The names of a space's scopes, read again only when its log has moved since the last look."""
+        entry = self._entries.get(space)
+        if entry is None or entry.scopes is None or entry.position != snapshot.position(space):
+            return snapshot.scopes(space)
+        return entry.scopes
 
     def _new_index(self) -> ScopeIndex:
         table = self._table() if self._table else None

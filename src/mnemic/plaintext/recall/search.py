@@ -89,12 +89,13 @@ class Recall:
         out = []
         moment = now()
         for space in spaces:
-            scopes = snapshot.scopes(space)
+            scopes = self.cache.scopes(snapshot, space)
             if not any(reach.has(names) for names in scopes.values()):
                 continue
             entry = self.cache.catch_up(snapshot, space)
             if entry is None:
                 continue
+            entry.scopes = scopes
 
             def columns(space: int = space) -> Any:
                 return self.cache.columns(snapshot, space)
