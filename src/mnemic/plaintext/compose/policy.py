@@ -30,7 +30,8 @@ class ContextOptions:
 
     recent, gist: the share of the budget that the hybrid strategy gives to the last turns and to one sentence
     a session; what they leave goes to evidence. beside: how much of a cube's worth passes to the cubes before
-    and after it; 0: none. depth: a constant of that rule (see `evidence`).
+    and after it; 0: none, because the ranking has looked at them already, and a second time only costs
+    evidence (docs/context.md). depth: a constant of that rule (see `evidence`).
     """
 
     window: int | None = None
@@ -40,7 +41,7 @@ class ContextOptions:
     reach: float = 10.0
     recent: float = 0.08
     gist: float = 0.0
-    beside: float = 0.3
+    beside: float = 0.0
     depth: int = 10
 
     def __post_init__(self) -> None:
