@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,17 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+import fake_openai as fake
 import mnemic
 from mnemic.cube.errors import ModelError
 from mnemic.models.openai_embedder import OpenAIEmbedder
-
-_spec = importlib.util.spec_from_file_location(
-    "fake_openai", Path(__file__).parent / "models" / "conftest.py"
-)
-assert _spec is not None
-assert _spec.loader is not None
-fake = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(fake)
 
 TOLD = ["I moved to Porto in March.", "My bicycle was stolen.", "Rosa plays the cello."]
 

@@ -13,19 +13,32 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["ANY", "AsyncMemory", "Hit", "MemCube", "Memory", "MnemicError", "Weights", "__version__", "open"]
+__all__ = [
+    "ANY",
+    "AsyncMemory",
+    "ContextOptions",
+    "Hit",
+    "MemCube",
+    "Memory",
+    "MnemicError",
+    "Weights",
+    "__version__",
+    "open",
+]
 
 if TYPE_CHECKING:
     from mnemic.asynchronous import AsyncMemory
     from mnemic.cube.errors import MnemicError
     from mnemic.cube.model import ANY, MemCube
     from mnemic.memory import Memory, open
+    from mnemic.plaintext.compose.policy import ContextOptions
     from mnemic.plaintext.recall.rank import Weights
     from mnemic.plaintext.recall.search import Hit
 
 _HOMES = {
     "ANY": "mnemic.cube.model",
     "AsyncMemory": "mnemic.asynchronous",
+    "ContextOptions": "mnemic.plaintext.compose.policy",
     "Hit": "mnemic.plaintext.recall.search",
     "MemCube": "mnemic.cube.model",
     "Memory": "mnemic.memory",

@@ -22,6 +22,7 @@ from mnemic.models.base import Embedder, LanguageModel
 from mnemic.models.tokens import TokenCounter
 from mnemic.plaintext.compose.answer import Answer, answer
 from mnemic.plaintext.compose.context import Context, compose
+from mnemic.plaintext.compose.policy import ContextOptions
 from mnemic.plaintext.ingest.features import Progress
 from mnemic.plaintext.ingest.files import read
 from mnemic.plaintext.ingest.messages import Message, tell
@@ -213,11 +214,14 @@ class Memory:
         asked_at: TimeLike | None = None,
         count_tokens: TokenCounter | None = None,
         strategy: str = "auto",
+        previous: str | None = None,
+        options: ContextOptions | None = None,
     ) -> Context:
         """What a reader should see to answer, in at most `budget` tokens: all of it, or the best of it.
 
         count_tokens: the reader's own tokenizer; default: the configured model's, else a careful estimate.
-        strategy: "auto" chooses between "full", "hybrid" and "retrieval" (docs/context.md).
+        strategy: "auto" chooses between "full", "hybrid" and "retrieval" (docs/context.md). previous: the
+        strategy of the context before, so that a history near the limit does not flip. options: how.
 
         Raises as `search` does. O(cubes within reach + characters shown).
         """
@@ -231,6 +235,8 @@ class Memory:
             asked_at=_moment(asked_at),
             count_tokens=count_tokens or (self._model.count_tokens if self._model else None),
             strategy=strategy,
+            previous=previous,
+            options=options,
         )
 
     def ask(

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from conftest import FakeOpenAI, chat, embeddings, refusal
+from fake_openai import FakeOpenAI, chat, embeddings, refusal
 from mnemic.cube.errors import InvalidInput, InvalidOption, InvalidText, ModelError
 from mnemic.models.openai_embedder import OpenAIEmbedder
 from mnemic.models.openai_model import OpenAIModel
