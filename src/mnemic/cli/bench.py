@@ -176,6 +176,30 @@ def abstain(data: Data = None, out: Out = Path("bench-results"), as_json: Json =
     _leave(out, "abstain", found, abstain_markdown(found, "mnemic bench abstain --data DIR"), as_json)
 
 
+@app.command()
+def context(
+    data: Data = None,
+    budget: Annotated[
+        list[int] | None, typer.Option("--budget", min=64, help="Tokens, repeatable.", show_default=False)
+    ] = None,
+    dialogue: Dialogues = None,
+    out: Out = Path("bench-results"),
+    as_json: Json = False,
+) -> None:
+    """How much of the evidence is in a context, beside plain top-k hits and the latest turns.
+
+    Budgets of 1,000, 2,000 and 4,000 tokens unless named. Writes context.json and context.md to --out.
+    """
+    from mnemic.bench.context import BUDGETS, SYSTEMS, context_markdown, run
+
+    chosen, _ = _dialogues(data, dialogue)
+    budgets = budget or list(BUDGETS)
+    with _progress(len(SYSTEMS) * len(chosen)) as report:
+        found = run(chosen, budgets, report)
+    command = _command("context", dialogue) + "".join(f" --budget {tokens}" for tokens in budgets)
+    _leave(out, "context", found, context_markdown(found, command), as_json)
+
+
 def _split(named: list[str] | None) -> list[str] | None:
     return [part for one in named for part in one.split(",") if part] if named else None
 

@@ -55,7 +55,7 @@ class Context:
         return [{"role": "system", "content": self.text}] if self.text else []
 
     def cite(self, ref: str) -> MemCube:
-        """The cube behind a reference such as "c2a3f9" or "[c2a3f9]". Raises NotFound."""
+        """The cube behind a reference such as "a3f9" or "[a3f9]". Raises NotFound."""
         wanted = ref.strip().strip("[]").lower()
         for cube in self.cubes:
             if self.refs[cube.id] == wanted:

@@ -23,7 +23,7 @@ LEAST_LINE: Final = 12  # tokens; a line costs hardly less
 LONG: Final = (
     0.25  # a text above this share of the budget may be shortened; below, half of it says too little
 )
-SMALLEST: Final = f"{OPENING}\n## Mon 8 May 2023\n[c2a3f9] 14:05 Ana: Yes.\n{CLOSING}"
+SMALLEST: Final = f"{OPENING}\n## Mon 8 May 2023\n[a3f9] 14:05 Ana: Yes.\n{CLOSING}"
 NO_ROOM: Final = "did not fit the budget"
 
 

@@ -16,7 +16,7 @@ from mnemic.plaintext.ingest.cut import Span
 from mnemic.plaintext.ingest.features import speaker_of
 from mnemic.plaintext.ingest.recalled import CLOSING, OPENING, escape_recalled
 
-REF_LENGTH: Final = 6
+REF_LENGTH: Final = 4  # hex digits, each a token for most readers: what they cost is evidence left out
 CUT: Final = "…"  # stands where a cube's text was left out
 _DAYS: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
@@ -108,7 +108,7 @@ def heading(one: Shown, *, with_user: bool = False) -> str:
 
 
 def line(one: Shown, ref: str, *, clock: str, named: bool = True) -> str:
-    """Such as "[c2a3f9] 14:05 Ana: I moved to Porto.";
+    """Such as "[a3f9] 14:05 Ana: I moved to Porto.";
 
     the time only where it differs from the line before.
     """
