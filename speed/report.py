@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 from typing import Any
 
@@ -60,18 +61,27 @@ def figures(results: Result, size: str) -> str:
 
 
 def ratios(results: Result, size: str) -> list[str]:
-    """mnemic over each other store; above 1 is better in rates, worse in the rest."""
-    stores = {name: about.get("sizes", {}).get(size, {}) for name, about in results["stores"].items()}
-    ours = stores.get("mnemic", {})
-    others = {name: of for name, of in stores.items() if name != "mnemic" and of and "error" not in of}
-    if not ours or "error" in ours or not others:
+    """mnemic over each other store, round by round; above 1 is better in rates, worse in the rest."""
+    stores = {name: about.get("rounds", {}).get(size, []) for name, about in results["stores"].items()}
+    sound = {
+        name: rounds for name, rounds in stores.items() if rounds and not any("error" in r for r in rounds)
+    }
+    ours = sound.pop("mnemic", None)
+    if not ours or not sound:
         return []
-    rows = [
-        [name, *(f"{ours[key] / of[key]:.2f}" if of[key] else "-" for key in RATIOS)]
-        for name, of in others.items()
-    ]
+    rows = [[name, *(spread(ours, theirs, key) for key in RATIOS)] for name, theirs in sound.items()]
     heads = [f"{FIGURES[key]}{' (higher is better)' if key in HIGHER else ''}" for key in RATIOS]
-    return ["mnemic over …", table(["store", *heads], rows)]
+    said = "mnemic over …: the median of the rounds, and the least and the most of them."
+    return [said, table(["store", *heads], rows)]
+
+
+def spread(ours: list[Result], theirs: list[Result], key: str) -> str:
+    """Such as "2.10 (1.95-2.31)"."""
+    found = sorted(mine[key] / other[key] for mine, other in zip(ours, theirs, strict=True) if other[key])
+    if not found:
+        return "-"
+    middle = f"{statistics.median(found):.2f}"
+    return middle if len(found) == 1 else f"{middle} ({found[0]:.2f}-{found[-1]:.2f})"
 
 
 def start(results: Result) -> str:

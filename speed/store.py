@@ -93,6 +93,7 @@ def measure(
                 print(f"{name} {size}: {runs[name][-1].get('error', 'done')}", file=sys.stderr, flush=True)
         for name in running:
             results["stores"][name]["sizes"][str(size)] = median(runs[name])
+            results["stores"][name].setdefault("rounds", {})[str(size)] = runs[name]
     results["load_average"].append(load_average())
     return results
 
