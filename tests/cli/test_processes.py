@@ -155,10 +155,12 @@ def on_a_terminal(folder: Path, typed: Sequence[bytes], *words: object) -> tuple
     command = [sys.executable, "-m", "mnemic", *(str(word) for word in words)]
     process = subprocess.Popen(command, env=settings, stdin=its, stdout=its, stderr=its, close_fds=True)
     os.close(its)
-    shown, rest = b"", list(typed)
+    shown, rest, seen = b"", list(typed), 0
     while part := _read(mine):
         shown += part
-        if rest and part.endswith("» ".encode()):
+        prompt = shown.find("» ".encode(), seen)  # a prompt may arrive in two parts, or with more behind it
+        if rest and prompt >= 0:
+            seen = prompt + 1
             os.write(mine, rest.pop(0))
     os.close(mine)
     return process.wait(timeout=30), shown.decode("utf-8", "replace")
