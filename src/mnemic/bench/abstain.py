@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from mnemic.bench.locomo import ANSWERABLE, Dialogue
 from mnemic.bench.markdown import table
 from mnemic.bench.ours import USER, Mnemic
-from mnemic.cube.times import to_micros
 from mnemic.plaintext.compose.confidence import DEPTH, FEATURES, features
 
 BORROWED: Final = 100  # questions a dialogue
@@ -118,8 +117,7 @@ def _collect(
 
 def _features(system: Mnemic, text: str) -> tuple[tuple[float, ...], float]:
     hits = system.memory.search(text, user=USER, k=DEPTH, asked_at=system.asked_at)
-    asked_at = to_micros(system.asked_at, field="asked_at")
-    return features(system.memory._parts.recall.question(text, asked_at=asked_at), hits), hits[0].score
+    return features(text, hits), hits[0].score
 
 
 def _asked(number: int, dialogues: Sequence[Dialogue]) -> list[tuple[int, str]]:

@@ -9,17 +9,19 @@ from typing import Final
 
 import numpy as np
 
-from mnemic.plaintext.compose.fill import NO_ROOM, Draft
+from mnemic.plaintext.compose.fill import EVIDENCE, NO_ROOM, Draft
 from mnemic.plaintext.compose.render import Shown
 from mnemic.plaintext.compose.scene import Evidence
 from mnemic.plaintext.compose.sentences import sentence_spans
 
 NEAR_MISSES: Final = 10  # ranked cubes that were never looked at and are named all the same
+MOST_SESSIONS: Final = 50  # that are named one by one
+NOT_BEST: Final = "not among the best for this question"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Omitted:
-    """What was left out and why: one cube, or `count` further cubes of a session (`cube` is None).
+    """What was left out and why: one cube, or `count` further cubes of one session or more (`cube` is None).
 
     A cube of which only a part is shown is here too: "shortened to 2 of 9 sentences".
     """
@@ -31,13 +33,13 @@ class Omitted:
     score: float | None = None
 
 
-def reasons(draft: Draft, refs: Mapping[str, str]) -> dict[str, str]:
-    """cube id -> why it is shown."""
+def reasons(draft: Draft, refs: Mapping[str, str], found: Mapping[int, Evidence]) -> dict[str, str]:
+    """cube id -> why it is shown; for evidence, what each signal added to its score."""
     out = {}
     for row, shown in draft.shown.items():
         why = draft.why[row]
         if why.beside is None:
-            out[shown.cube.id] = why.text
+            out[shown.cube.id] = why.text + (_signals(found[row]) if why.text == EVIDENCE else "")
         elif why.beside in draft.shown:
             out[shown.cube.id] = f"beside evidence {refs[draft.shown[why.beside].cube.id]}"
         else:
@@ -62,6 +64,11 @@ def omissions(draft: Draft, found: Mapping[int, Evidence]) -> list[Omitted]:
     return out + list(_rest(draft, named))
 
 
+def _signals(evidence: Evidence) -> str:
+    told = ", ".join(f"{name} {value:.2g}" for name, value in evidence.signals.items() if value)
+    return f": {told}" if told else ""
+
+
 def _shortened(shown: Shown, found: Mapping[int, Evidence]) -> Omitted:
     spans = sentence_spans(shown.text)
     start, end = shown.span or (0, len(shown.text))
@@ -75,14 +82,18 @@ def _shortened(shown: Shown, found: Mapping[int, Evidence]) -> Omitted:
 
 
 def _rest(draft: Draft, named: Mapping[int, str]) -> Iterator[Omitted]:
+    """By session, those with the most first; beyond `MOST_SESSIONS` in one sum."""
     scene = draft.scene
     left = np.ones(scene.count, np.bool_)
     left[[*draft.shown, *named]] = False
     sessions, counts = np.unique(scene.session[left], return_counts=True)
-    starts = scene.session_starts
-    for session, count in zip(sessions.tolist(), counts.tolist(), strict=True):
-        name = scene.scope(int(starts[session])).session
-        yield Omitted(reason="not among the best for this question", session=name, count=count)
+    order = np.argsort(-counts, kind="stable")
+    for place in order[:MOST_SESSIONS].tolist():
+        name = scene.scope(int(scene.session_starts[sessions[place]])).session
+        yield Omitted(reason=NOT_BEST, session=name, count=int(counts[place]))
+    if further := order[MOST_SESSIONS:].tolist():
+        count = int(counts[further].sum())
+        yield Omitted(reason=f"{NOT_BEST}, in {len(further):,} further sessions", count=count)
 
 
 def _score(found: Mapping[int, Evidence], row: int) -> float | None:

@@ -10,11 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from mnemic.cube.checks import require_count
 from mnemic.cube.errors import NotFound
 from mnemic.cube.model import MemCube
 from mnemic.models.base import LanguageModel, Usage
 from mnemic.plaintext.compose.confidence import DEPTH, LIMIT, confidence
 from mnemic.plaintext.compose.context import Context, compose
+from mnemic.plaintext.compose.policy import ContextOptions
 from mnemic.plaintext.compose.sentences import excerpt, said
 from mnemic.plaintext.compose.words import words
 from mnemic.plaintext.recall.filters import Filter, Reach
@@ -66,12 +68,13 @@ def answer(
     where: Filter,
     asked_at: int | None,
 ) -> Answer:
-    """Answer from what is within reach. Raises as `search` does, and ModelError.
+    """Answer from what is within reach. O(rows within reach), one call of the model.
 
-    O(rows within reach), one call.
+    Raises as `search` does; with a model also BudgetTooSmall and ModelError.
     """
+    require_count(budget=budget)
     hits = recall.search(question, reach, k=DEPTH, where=where, asked_at=asked_at)
-    sure = confidence(recall.question(question, asked_at=asked_at), hits)
+    sure = confidence(question, hits)
     if model is None:
         return _quoted(question, hits, sure, hits.notes)
     context = compose(
@@ -82,6 +85,7 @@ def answer(
         where=where,
         asked_at=asked_at,
         count_tokens=model.count_tokens,
+        options=ContextOptions.of_reader(model.context_tokens),
     )
     return _told(model, question, context, sure)
 

@@ -15,7 +15,7 @@ from typing import Final
 from mnemic.index.lexical import speaker_terms
 from mnemic.plaintext.compose.words import words
 from mnemic.plaintext.ingest.features import speaker_of
-from mnemic.plaintext.recall.question import Question
+from mnemic.plaintext.recall.question import parse_question
 from mnemic.plaintext.recall.search import Hit
 
 DEPTH: Final = 30  # hits that are looked at
@@ -26,7 +26,7 @@ BIAS: Final = -2.331
 LIMIT: Final = 0.295  # refuses a tenth of what LoCoMo's dialogues hold
 
 
-def confidence(question: Question, hits: Sequence[Hit]) -> float:
+def confidence(question: str, hits: Sequence[Hit]) -> float:
     """How likely it is, from 0 to 1, that these hits (the best `DEPTH`) hold the answer; 0 without hits."""
     if not hits:
         return 0.0
@@ -38,14 +38,15 @@ def logistic(values: Sequence[float], weights: Sequence[float], bias: float) -> 
     return 1 / (1 + math.exp(-max(-30.0, min(30.0, total))))
 
 
-def features(question: Question, hits: Sequence[Hit]) -> tuple[float, ...]:
+def features(question: str, hits: Sequence[Hit]) -> tuple[float, ...]:
     """The numbers named in `FEATURES`; `hits` are not empty. O(characters of `READ` hits)."""
+    mentions = parse_question(question, asked_at=0).mentions
     speakers = [speaker_of(hit.cube.header) for hit in hits]
-    asked = {name for name in speakers if name and _is_named(name, question)}
+    asked = {name for name in speakers if name and any(term in mentions for term in speaker_terms(name))}
     mine = [len(asked) != 1 or name in asked for name in speakers]
     said = [hit.score - hit.signals.get("speaker", 0.0) for hit in hits]
     names = {word for name in asked for word in words([name])[0]}
-    wanted = set(words([question.text])[0]) - names
+    wanted = set(words([question])[0]) - names
     found = [len(wanted & set(some)) for some in words([hit.text for hit in hits[:READ]])]
     most = max((n for n, is_mine in zip(found, mine, strict=False) if is_mine), default=0)
     others = max((n for n, is_mine in zip(found, mine, strict=False) if not is_mine), default=0)
@@ -62,7 +63,3 @@ def _best(scores: Sequence[float], mine: Sequence[bool], which: bool) -> float:
     return max(
         (score for score, is_mine in zip(scores, mine, strict=True) if is_mine is which), default=min(scores)
     )
-
-
-def _is_named(name: str, question: Question) -> bool:
-    return any(term in question.mentions for term in speaker_terms(name) if term)

@@ -13,10 +13,10 @@ from mnemic.cube.model import MemCube
 from mnemic.models.tokens import TokenCounter, estimate_tokens
 from mnemic.plaintext.compose.account import Omitted, omissions, reasons
 from mnemic.plaintext.compose.evidence import by_worth
-from mnemic.plaintext.compose.fill import LEAST_LINE, Draft, Why
+from mnemic.plaintext.compose.fill import EVIDENCE, Draft, Why
 from mnemic.plaintext.compose.gist import gists
 from mnemic.plaintext.compose.policy import AUTO, Choice, ContextOptions, check_strategy, choose
-from mnemic.plaintext.compose.scene import Evidence, look
+from mnemic.plaintext.compose.scene import LEAST_LINE, Evidence, look
 from mnemic.plaintext.compose.words import words
 from mnemic.plaintext.recall.filters import Filter, Reach
 from mnemic.plaintext.recall.question import Question
@@ -103,7 +103,7 @@ def compose(
             tokens=tokens,
             budget=draft.budget,
             refs=refs,
-            why=reasons(draft, refs),
+            why=reasons(draft, refs, found),
             omitted=tuple(omissions(draft, found)),
             notes=notes,
         )
@@ -125,7 +125,7 @@ def _look(
         snapshot = held.enter_context(recall.vault.snapshot())
         views = recall.visible(snapshot, reach, where)
         notes = recall.notes(question, views)
-        scene, found = look(recall, snapshot, question, views, k=max(64, budget // LEAST_LINE))
+        scene, found = look(recall, snapshot, question, views, budget=budget)
     return Draft(scene, budget, counter, words([question.text])[0]), found, notes
 
 
@@ -193,14 +193,9 @@ _FILL: Final[Mapping[str, Callable[[Draft, Found, ContextOptions], None]]] = {
 
 def _recent(draft: Draft, why: str) -> Iterable[tuple[int, Why]]:
     """The latest first, as many as could fit."""
-    return [(row, Why(why)) for row in draft.scene.newest_first()[: draft.budget // LEAST_LINE + 1].tolist()]
+    return [(row, Why(why)) for row in draft.scene.newest_first(draft.budget // LEAST_LINE + 1)]
 
 
 def _evidence(draft: Draft, found: Found, options: ContextOptions) -> list[tuple[int, Why]]:
     ordered = by_worth(draft.scene, found, beside=options.beside, depth=options.depth)
-    return [(row, Why(_signals(found[row]) if lender is None else "", lender)) for row, lender in ordered]
-
-
-def _signals(evidence: Evidence) -> str:
-    told = ", ".join(f"{name} {value:.2g}" for name, value in evidence.signals.items() if value)
-    return f"evidence: {told}" if told else "evidence"
+    return [(row, Why(EVIDENCE, lender)) for row, lender in ordered]

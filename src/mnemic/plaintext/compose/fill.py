@@ -12,18 +12,18 @@ from mnemic.cube.errors import BudgetTooSmall, InvalidOption
 from mnemic.models.tokens import TokenCounter
 from mnemic.plaintext.compose.history import MOST_CHARS, History, count_history
 from mnemic.plaintext.compose.render import REF_LENGTH, Shown, chronological, heading, line, make_refs, render
-from mnemic.plaintext.compose.scene import Scene
+from mnemic.plaintext.compose.scene import LEAST_LINE, Scene
 from mnemic.plaintext.compose.sentences import excerpt, said
 from mnemic.plaintext.ingest.features import speaker_of
 from mnemic.plaintext.ingest.recalled import CLOSING, OPENING
 
 BATCH: Final = 64
 GIVE_UP: Final = 24  # rows in a row that did not fit
-LEAST_LINE: Final = 12  # tokens; a line costs hardly less
 LONG: Final = (
     0.25  # a text above this share of the budget may be shortened; below, half of it says too little
 )
 SMALLEST: Final = f"{OPENING}\n## Mon 8 May 2023\n[a3f9] 14:05 Ana: Yes.\n{CLOSING}"
+EVIDENCE: Final = "evidence"
 NO_ROOM: Final = "did not fit the budget"
 
 
@@ -54,6 +54,7 @@ class Draft:
                 "its date and marks; raise budget="
             )
         self.spent = self.count(f"{OPENING}\n{CLOSING}")
+        self._settled: tuple[str, int] | None = None
 
     @cached_property
     def history(self) -> History:
@@ -87,28 +88,31 @@ class Draft:
                 return
             if row in self.shown:
                 continue
-            shown = self._wording(row, limit - self.spent, distinct=distinct, whole=whole)
-            if shown is not None:
-                self._take(shown, why)
+            worded = self._wording(row, limit - self.spent, distinct=distinct, whole=whole)
+            if worded is not None:
+                self._take(*worded, why)
                 refused = 0
             elif self.left_out[row] == NO_ROOM:
                 refused += 1
 
     def put(self, shown: Shown, why: Why, *, limit: int) -> None:
         """Take one row as it is worded, if `spent` stays within `limit`."""
-        if shown.row not in self.shown and self.spent + self._cost(shown) <= min(limit, self.budget):
-            self._take(shown, why)
+        cost = self._cost(shown)
+        if shown.row not in self.shown and self.spent + cost <= min(limit, self.budget):
+            self._take(shown, cost, why)
 
     def put_all(self, shown: Iterable[Shown], why: Why) -> None:
-        """Take rows that are known to fit together."""
+        """Take rows that are known to fit together: what each costs is not asked."""
         for one in shown:
-            self._take(one, why)
+            self._take(one, 0, why)
 
     def settle(self) -> tuple[str, int]:
         """The text, within the budget, and its exact tokens.
 
         Drops the last taken where the estimate fell short.
         """
+        if self._settled is not None:
+            return self._settled
         text = self._text()
         tokens = self.count(text)
         while tokens > self.budget:
@@ -121,6 +125,7 @@ class Draft:
             tokens = self.count(text)
         if self.shown:
             self.spent = tokens
+        self._settled = text, tokens
         return text, tokens
 
     def ordered(self) -> list[Shown]:
@@ -138,8 +143,8 @@ class Draft:
             self.scene.cubes(row for row, _ in some)
             yield from some
 
-    def _wording(self, row: int, room: int, *, distinct: bool, whole: bool) -> Shown | None:
-        """The row as it can be shown; None with the reason in `left_out`."""
+    def _wording(self, row: int, room: int, *, distinct: bool, whole: bool) -> tuple[Shown, int] | None:
+        """The row as it can be shown and what that costs; None with the reason in `left_out`."""
         (cube,) = self.scene.cubes([row])
         shown = Shown(row, cube, said(cube))
         if not shown.text:
@@ -148,18 +153,20 @@ class Draft:
         if distinct and (other := self._said.get(_key(shown))) is not None:
             self.left_out[row] = f"duplicate of {self.shown[other].cube.id}"
             return None
-        if len(shown.text) <= MOST_CHARS * room and self._cost(shown) <= room:
-            return shown
-        shortened = None if whole else self._shortened(shown, room)
+        cost = self._cost(shown) if len(shown.text) <= MOST_CHARS * room else None
+        if cost is not None and cost <= room:
+            return shown, cost
+        shortened = None
+        if not whole and (cost is None or cost > LONG * self.budget):
+            shortened = self._shortened(shown, room)
         if shortened is None:
             self.left_out[row] = NO_ROOM
-        return shortened
+            return None
+        return shortened, self._cost(shortened)
 
     def _shortened(self, shown: Shown, room: int) -> Shown | None:
-        """A run of whole sentences of a long text, of at most `LONG` of the budget; None where none fits."""
+        """A run of whole sentences, of at most `LONG` of the budget; None where none fits."""
         share = int(LONG * self.budget)
-        if len(shown.text) <= MOST_CHARS * room and self._cost(shown) <= share:
-            return None
         frame = self._cost(replace(shown, text="", span=None)) + 2 * self.count(" …")
         spans = excerpt(shown.text, self._question, self.count, min(room, max(share, 2 * frame)) - frame)
         return replace(shown, span=(spans[0][0], spans[-1][1])) if spans else None
@@ -168,10 +175,11 @@ class Draft:
         text = "\n" + line(shown, "f" * REF_LENGTH, clock="00:00")
         return self.count(text if _group(shown) in self._groups else f"\n{heading(shown)}{text}")
 
-    def _take(self, shown: Shown, why: Why) -> None:
+    def _take(self, shown: Shown, cost: int, why: Why) -> None:
         row = shown.row
-        self._costs[row] = self._cost(shown)
-        self.spent += self._costs[row]
+        self._costs[row] = cost
+        self.spent += cost
+        self._settled = None
         self._groups.add(_group(shown))
         self._said.setdefault(_key(shown), row)
         self.shown[row], self.why[row] = shown, why

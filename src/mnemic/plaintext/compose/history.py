@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -12,8 +12,8 @@ from mnemic.plaintext.compose.render import REF_LENGTH, Shown, chronological, he
 from mnemic.plaintext.compose.scene import Scene
 from mnemic.plaintext.compose.sentences import said
 
-SAMPLE: Final = 64
-MARGIN: Final = 1.5  # an estimate up to so many times the limit is checked by an exact count
+SAMPLE: Final = 24
+MARGIN: Final = 1.3  # an estimate up to so many times the limit is checked by an exact count
 MOST_CHARS: Final = (
     24  # no tokenizer's tokens are longer than this on average: beyond, nothing need be counted
 )
@@ -32,12 +32,13 @@ class History:
 
 
 def count_history(scene: Scene, count: TokenCounter, *, near: int) -> History:
-    """Exact for up to 64 texts, and near the limit `near`; else 64 texts, evenly spread, stand for all.
+    """Exact for a few texts, and near the limit `near`; else some texts, evenly spread, stand for all.
 
-    O(64) texts read, or O(near) where it is exact.
+    `SAMPLE` texts are read, or O(near) characters where it is exact; O(rows) to sum up the words.
     """
-    sample = np.unique(np.linspace(0, scene.count - 1, min(SAMPLE, scene.count)).astype(int)).tolist()
-    estimate = _estimate(scene, _texts(scene, sample), count, near)
+    if not scene.count:
+        return History(0, ())
+    estimate = _estimate(scene, count, near)
     if scene.count <= SAMPLE or estimate <= MARGIN * near:
         shown = _texts(scene, range(scene.count))
         if sum(len(one.text) for one in shown) <= MOST_CHARS * MARGIN * near:
@@ -47,15 +48,18 @@ def count_history(scene: Scene, count: TokenCounter, *, near: int) -> History:
     return History(max(estimate, near + 1), None)
 
 
-def _estimate(scene: Scene, sample: list[Shown], count: TokenCounter, near: int) -> int:
-    """Tokens of the history from those of a sample, and a heading for every session."""
-    cap = MOST_CHARS * near
-    tokens = sum(
-        count("\n" + line(one, "f" * REF_LENGTH, clock="")) if len(one.text) <= cap else len(one.text) // 4
-        for one in sample
-    )
-    headings = count("\n" + heading(sample[0])) * (len(scene.session_starts) - 1)
-    return round(tokens / len(sample) * scene.count) + headings
+def _estimate(scene: Scene, count: TokenCounter, near: int) -> int:
+    """From the words of all texts, which the index knows, and the tokens of a word and of what stands around
+    a text, which a sample shows.
+    """
+    rows = np.unique(np.linspace(0, scene.count - 1, min(SAMPLE, scene.count)).astype(int)).tolist()
+    sample = _texts(scene, rows)
+    around = count(f"\n{line(replace(sample[0], text=''), 'f' * REF_LENGTH, clock='')}")
+    most = MOST_CHARS * near
+    tokens = sum(count(one.text) if len(one.text) <= most else len(one.text) // 4 for one in sample)
+    of_word = tokens / max(1, int(scene.words[rows].sum()))
+    headings = count(f"\n{heading(sample[0])}") * (len(scene.session_starts) - 1)
+    return round(of_word * int(scene.words.sum()) + around * scene.count) + headings
 
 
 def _texts(scene: Scene, rows: range | list[int]) -> list[Shown]:

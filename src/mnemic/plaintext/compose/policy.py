@@ -8,13 +8,14 @@ budget, the reader's window, and the length up to which the reader is known to s
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Self
 
 from mnemic.cube.checks import require_count, require_positive
 from mnemic.cube.errors import InvalidOption
 
 STRATEGIES: Final = ("full", "hybrid", "retrieval")
 AUTO: Final = "auto"
+RESERVE: Final = 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +36,7 @@ class ContextOptions:
     """
 
     window: int | None = None
-    reserve: int = 1024
+    reserve: int = RESERVE
     reliable: int | None = None
     keep: float = 0.8
     reach: float = 10.0
@@ -60,6 +61,11 @@ class ContextOptions:
             raise InvalidOption(
                 f"window={self.window} leaves nothing after reserve={self.reserve} tokens; lower reserve="
             )
+
+    @classmethod
+    def of_reader(cls, window: int | None) -> Self:
+        """The defaults for a reader with such a window; a small one keeps half of it for the rest."""
+        return cls(window=window, reserve=RESERVE if window is None else min(RESERVE, window // 2))
 
     def room(self, budget: int) -> int:
         """What the text may take: the budget, and what the reader's window leaves."""

@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mnemic.cube.model import Kind, MemCube, Scope
+from mnemic.index.sessions import GAP
 from mnemic.plaintext.recall.question import Question
 from mnemic.plaintext.recall.search import Recall, Visible
 from mnemic.vault.vault import Snapshot
 
 IntArray = NDArray[np.int64]
+LEAST_LINE: Final = 12  # tokens; a line costs hardly less, with its reference and its speaker
+FEWEST: Final = 16  # rows that are ranked, however small the budget
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,16 +33,16 @@ class Evidence:
 class Scene:
     """Texts within reach. Rows are numbered 0 to n - 1, session by session and by `at` within each.
 
-    Made under the index's lock and independent of it afterwards; texts come from the same snapshot.
+    words: (rows,) how many each holds. Made under the index's lock and independent of it afterwards; texts
+    come from the same snapshot.
     """
 
     def __init__(self, snapshot: Snapshot, views: Sequence[Visible]) -> None:
         self._snapshot = snapshot
         self._spaces = [view.space for view in views]
         parts = [_columns(number, view) for number, view in enumerate(views)]
-        table = np.concatenate(parts, axis=1) if parts else np.empty((5, 0), np.int64)
-        table = table[:, np.lexsort((table[4], table[3], table[2], table[0]))]  # the last key counts first
-        self.view, self.index_row, self._scope, self.at, self.seq = table
+        table: IntArray = np.concatenate(parts, axis=1) if parts else np.empty((6, 0), np.int64)
+        self.view, self.index_row, self._scope, self.at, self.seq, self.words = table
         self._names = [dict(view.scopes) for view in views]
         self._cubes: dict[int, MemCube] = {}
 
@@ -59,18 +62,25 @@ class Scene:
         sessions = int(self.session[-1]) + 1 if self.count else 0
         return np.searchsorted(self.session, np.arange(sessions + 1))
 
-    def newest_first(self) -> IntArray:
-        """(rows,) all rows, the last said first. O(rows log rows)."""
-        return np.lexsort((self.seq, self.at))[::-1]
+    def newest_first(self, most: int) -> list[int]:
+        """The `most` rows said last, the very last first. O(rows)."""
+        rows = np.arange(self.count)
+        if 0 < most < self.count:
+            rows = np.flatnonzero(self.at >= np.partition(self.at, self.count - most)[self.count - most])
+        latest: list[int] = rows[np.lexsort((self.seq[rows], self.at[rows]))][::-1][:most].tolist()
+        return latest
 
     def scope(self, row: int) -> Scope:
         return self._names[int(self.view[row])][int(self._scope[row])]
 
     def beside(self, row: int) -> list[int]:
-        """The rows before and after in the same session, nearest first."""
-        near = (row - 1, row + 1)
+        """The rows before and after in the same session, unless hours lie between."""
         return [
-            other for other in near if 0 <= other < self.count and self.session[other] == self.session[row]
+            other
+            for other in (row - 1, row + 1)
+            if 0 <= other < self.count
+            and self.session[other] == self.session[row]
+            and abs(int(self.at[other]) - int(self.at[row])) <= GAP
         ]
 
     def cubes(self, rows: Iterable[int]) -> list[MemCube]:
@@ -88,14 +98,19 @@ class Scene:
 
 
 def look(
-    recall: Recall, snapshot: Snapshot, question: Question, views: Sequence[Visible], *, k: int
+    recall: Recall, snapshot: Snapshot, question: Question, views: Sequence[Visible], *, budget: int
 ) -> tuple[Scene, dict[int, Evidence]]:
-    """The scene, and the k rows that answer best, best first. Call it under the index's lock. O(rows)."""
+    """The scene, and the rows that answer best, best first, about twice as many as fit `budget` tokens.
+
+    Call it under the index's lock. O(rows).
+    """
     scene = Scene(snapshot, views)
     places = [np.full(view.entry.index.size, -1, np.int64) for view in views]
     for number, place in enumerate(places):
         mine = np.flatnonzero(scene.view == number)
         place[scene.index_row[mine]] = mine
+    line = LEAST_LINE + float(scene.words.mean()) if scene.count else 1
+    k = FEWEST + int(2 * budget / line)
     ranked = recall.rank(question, views, k=k) if scene.count else []
     found: dict[int, Evidence] = {}
     for one in ranked:
@@ -105,9 +120,14 @@ def look(
     return scene, found
 
 
-def _columns(number: int, view: Visible) -> NDArray[Any]:
+def _columns(number: int, view: Visible) -> IntArray:
+    """(6, rows) the columns of a `Scene`, for one space."""
     index = view.entry.index
-    rows = np.flatnonzero(view.mask & (index.kind == int(Kind.plaintext)))
-    return np.stack(
-        [np.full(len(rows), number), rows, index.scope[rows], index.at[rows], index.seq[rows]]
-    ).astype(np.int64)
+    rows = np.flatnonzero(view.mask & (index.kind == int(Kind.plaintext)))  # in the order of the log
+    for column in (index.at, index.scope):  # the last one sorted by counts first
+        if (np.diff(column[rows]) < 0).any():
+            rows = rows[np.argsort(column[rows], kind="stable")]
+    columns = (index.scope, index.at, index.seq, index.lengths)
+    return np.stack([np.full(len(rows), number), rows, *(column[rows] for column in columns)]).astype(
+        np.int64
+    )
