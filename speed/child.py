@@ -53,7 +53,7 @@ def beside(store: str, folder: Path, size: int) -> dict[str, Any]:
     for start in range(size, len(said), BATCH):
         opened.add_many([(SMALL_USER, text) for text in said[start : start + BATCH]])
     opened.close()
-    return {}
+    return {"embedder_misses": embedder.misses}
 
 
 def ask(store: str, folder: Path, size: int, rounds: int = 3) -> dict[str, Any]:

@@ -103,10 +103,13 @@ def once(name: str, size: int, python: str, work: Path, limit: float) -> Result:
     folder = fresh(work / f"{name}-{size}")
     place = ("--folder", str(folder), "--size", str(size))
     result: Result = {"load_average": load_average()}
+    misses = 0
     for phase in ("load", "beside", "ask"):
         result |= child(phase, name, python, work, limit, *place)
         if "error" in result:
             break
+        misses += result["embedder_misses"]
+        result["embedder_misses"] = misses
     shutil.rmtree(folder)
     return result
 

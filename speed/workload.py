@@ -69,13 +69,18 @@ def vectors(of: Iterable[str]) -> np.ndarray[Any, np.dtype[np.float32]]:
 
 
 class Cached:
-    """An embedder that only looks up: vectors are made before the clock starts. `misses` should stay 0."""
+    """An embedder that only looks up: vectors are made before the clock starts. `misses` should stay 0.
+
+    A text is also known with its speaker before it, as mnemic shows it to an embedder.
+    """
 
     name, dim, inline = f"speed-random-projection-{DIM}", DIM, True
 
     def __init__(self, said: Sequence[str], made: np.ndarray[Any, np.dtype[np.float32]]) -> None:
         self.made = made
-        self.row = {text: i for i, text in enumerate(said)}
+        self.row = {text: i for i, text in enumerate(said)} | {
+            f"user: {text}": i for i, text in enumerate(said)
+        }
         self.misses = 0
 
     def embed(self, wanted: Sequence[str]) -> np.ndarray[Any, np.dtype[np.float32]]:

@@ -11,6 +11,7 @@ import struct
 import threading
 import zlib
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Final
 
@@ -65,6 +66,7 @@ def words(text: str) -> list[str]:
     return [piece for word in found for piece in _pairs(word)]
 
 
+@lru_cache(maxsize=1024)
 def speaker_terms(speaker: str | None) -> tuple[int, int]:
     """Hashes of a speaker's whole name and of its first word; (0, 0) for nobody."""
     parts = words(speaker) if speaker else []
@@ -76,18 +78,18 @@ def lexical_feature(text: str, speaker: str | None) -> bytes:
     if not text.strip():
         return EMPTY
     spoken = words(text)
+    known = _terms.get
     counts: dict[int, int] = {}
-    for word in spoken:
-        number = term(word)
+    for number in [known(word) or term(word) for word in spoken]:
         counts[number] = counts.get(number, 0) + 1
     terms = [number << 4 | min(count, MAX_COUNT) for number, count in counts.items()][:0xFFFF]
     said = _ASIDE.sub("", text) if text.rstrip().endswith("]") else text
     flags = ENDS_ASKING if said.rstrip().endswith(("?", "？")) else 0
     figures = [word for word in spoken if word.isdecimal()]
     flags |= HOLDS_NUMBER if figures or not _NUMBERS.isdisjoint(spoken) else 0
-    times = len([word for word in spoken if word in _TIMES]) + len(
-        [year for year in figures if _is_year(year)]
-    )
+    times = len([year for year in figures if _is_year(year)])
+    if not _TIMES.isdisjoint(spoken):
+        times += len([word for word in spoken if word in _TIMES])
     times, names = min(times, 255), min(len(_NAME.findall(text)), 255)
     digest = blake2b(" ".join(spoken).encode() or text.strip().encode(), digest_size=8).digest()
     return digest + struct.pack(

@@ -50,6 +50,9 @@ def embed_checked(embedder: Embedder, texts: Sequence[str], *, dim: int) -> Floa
     return check_vectors(raw, count=len(texts), dim=dim, name=embedder.name)
 
 
+_LEAST, _MOST = 1e-30, 1e30  # squared lengths between which nothing overflows or vanishes on the way
+
+
 def check_vectors(vectors: Any, count: int, dim: int, name: str) -> FloatArray:
     """`vectors` as a new (count, dim) float32 array with rows of unit length. O(count · dim).
 
@@ -61,6 +64,11 @@ def check_vectors(vectors: Any, count: int, dim: int, name: str) -> FloatArray:
         array = np.asarray(vectors)
         if array.dtype.kind not in "fiu" and array.size:
             raise TypeError(f"values of type {array.dtype}")
+        if array.dtype == np.float32 and array.shape == (count, dim) and count:
+            squares = np.einsum("ij,ij->i", array, array, dtype=np.float64)
+            if squares.min() > _LEAST and squares.max() < _MOST:  # false of NaN
+                unit: FloatArray = (array / np.sqrt(squares)[:, None]).astype(np.float32)
+                return unit
         wide = array.astype(np.float64)
     except (TypeError, ValueError, OverflowError) as error:
         raise InvalidVector(

@@ -6,6 +6,7 @@ import hmac
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from mnemic.cube.ids import id_text
@@ -69,6 +70,9 @@ def client_key(key: bytes, client_id: str, part: int) -> bytes:
 
 def encode_header(draft: Draft) -> bytes:
     """JSON of what differs from the default; scope, times and kinds are columns."""
+    more = draft.labels or draft.metadata or draft.place or draft.recalled or draft.sources
+    if not more and draft.client_id is None:
+        return _who(draft.role, draft.name)
     out: dict[str, Any] = {}
     if draft.role is not None:
         out["role"] = draft.role
@@ -86,7 +90,18 @@ def encode_header(draft: Draft) -> bytes:
         out["recalled"] = draft.recalled
     if draft.sources:
         out["sources"] = [source.model_dump(exclude_defaults=True) for source in draft.sources]
-    return json.dumps(out, ensure_ascii=False, separators=(",", ":")).encode()
+    return _json(out)
+
+
+@lru_cache(maxsize=256)
+def _who(role: str | None, name: str | None) -> bytes:
+    """The header of most messages, which say nothing else."""
+    said = {"role": role, "name": name}
+    return _json({key: value for key, value in said.items() if value is not None})
+
+
+def _json(value: object) -> bytes:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 @dataclass(frozen=True, slots=True)

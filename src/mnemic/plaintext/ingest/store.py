@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property, partial
 from typing import NamedTuple, overload
 
 from mnemic.cube.errors import IdempotencyConflict, InvalidInput
+from mnemic.cube.ids import id_text
 from mnemic.cube.model import MemCube, Place, Scope
 from mnemic.models.base import FloatArray
 from mnemic.models.vectors import check_vectors
@@ -26,21 +28,25 @@ class Added(Sequence[MemCube]):
     """What an add did: the cubes that now hold what was told, in order, new ones and those that were there.
 
     `existing` are the ids of cubes that were there already; `skipped` says item by item what was not stored
-    and why. `change_id` is None when nothing had to be written.
+    and why. `change_id` is None when nothing had to be written. Cubes are made when they are looked at.
     """
 
     def __init__(
         self,
-        cubes: Sequence[MemCube],
+        cubes: Sequence[Callable[[], MemCube]],
         *,
         change_id: str | None,
         existing: Sequence[str],
         skipped: Sequence[Skipped],
     ) -> None:
-        self._cubes = tuple(cubes)
+        self._make = cubes
         self.change_id = change_id
         self.existing = tuple(existing)
         self.skipped = tuple(skipped)
+
+    @cached_property
+    def _cubes(self) -> tuple[MemCube, ...]:
+        return tuple(make() for make in self._make)
 
     @overload
     def __getitem__(self, index: int) -> MemCube: ...
@@ -50,7 +56,7 @@ class Added(Sequence[MemCube]):
         return self._cubes[index]
 
     def __len__(self) -> int:
-        return len(self._cubes)
+        return len(self._make)
 
     def __repr__(self) -> str:
         return f"Added({len(self)} cubes, {len(self.existing)} existing, {len(self.skipped)} skipped)"
@@ -96,14 +102,15 @@ def store(
     features = maker.make([piece.said for piece in pieces], given)
     drafts = [piece.draft(made) for piece, made in zip(pieces, features, strict=True)]
     appended = vault.append(scope, drafts)
-    cubes, existing, skipped = [], [], []
+    cubes: list[Callable[[], MemCube]] = []
+    existing, skipped = [], []
     for piece, draft, outcome in zip(pieces, drafts, appended.outcomes, strict=True):
         if outcome.row is not None and outcome.reason is None:
-            cubes.append(to_cube(draft, outcome.row, scope))
+            cubes.append(partial(to_cube, draft, outcome.row, scope))
             continue
         if outcome.row is not None:
-            cubes.append(outcome.row.cube_in(scope))
-            existing.append(cubes[-1].id)
+            cubes.append(partial(outcome.row.cube_in, scope))
+            existing.append(id_text(outcome.row.cube))
         there = None if outcome.row is None else existing[-1]
         skipped.append(
             Skipped(where=piece.where, reason=outcome.reason or "", id=draft.client_id, existing=there)

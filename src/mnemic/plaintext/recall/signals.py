@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from mnemic.index.lexical import ENDS_ASKING, HOLDS_NUMBER, term
 from mnemic.index.scope import FAR, ScopeIndex
-from mnemic.index.sessions import Sessions
 from mnemic.plaintext.recall.question import Question
 from mnemic.plaintext.recall.times import DAY
 
@@ -25,7 +24,9 @@ IntArray = NDArray[np.int64]
 
 
 class Reach(NamedTuple):
-    """How far a term counts: turns from where it stands, the farthest first, and its worth there."""
+    """How far a term counts: turns from where it stands, the farthest (at most `FAR`) first, and its worth
+    there.
+    """
 
     steps: NDArray[np.int32]
     worth: FloatArray
@@ -83,8 +84,9 @@ class View:
     @cached_property
     def words(self) -> Words:
         """BM25 (Robertson & Zaragoza 2009, §3) and the share of the question's words found nearby, by idf."""
-        index, sessions = self.index, self.index.sessions
-        bm25, around, follow = (np.zeros(index.size, np.float32) for _ in range(3))
+        index, apart, room = self.index, self.index.sessions.apart, self.index.sessions.room
+        bm25 = np.zeros(index.size, np.float32)
+        around, follow, near = (np.zeros(room, np.float32) for _ in range(3))
         names = {index.speakers[whole] for whole in self.named}
         lengths, mean_length = index.lengths, np.float32(index.mean_length)
         total = 0.0
@@ -101,11 +103,12 @@ class View:
             count = index.term_frequency[places].astype(np.float32)
             length = lengths[rows] / mean_length
             bm25[rows] += np.float32(idf) * count * (K1 + 1) / (count + K1 * (1 - B + B * length))
-            position = sessions.position[rows]
             for out, reach in ((around, AROUND), (follow, FOLLOW)):
-                out += np.float32(idf) * _spread_out(sessions, position, reach)
+                near.fill(0)
+                near[apart[rows] + reach.steps[:, None]] = reach.worth[:, None]  # the last, nearest one stays
+                out += np.float32(idf) * near
         scale = np.float32(max(total, 1e-6))
-        return Words(bm25 / scale, sessions.by_row(around) / scale, sessions.by_row(follow) / scale)
+        return Words(bm25 / scale, around[apart] / scale, follow[apart] / scale)
 
     @cached_property
     def cosine(self) -> FloatArray:
@@ -121,17 +124,6 @@ def likeness(vectors: FloatArray, one: FloatArray) -> FloatArray:
     """
     products: FloatArray = np.einsum("ij,j->i", vectors, one)
     return products
-
-
-def _spread_out(sessions: Sessions, position: NDArray[np.int32], reach: Reach) -> FloatArray:
-    """(positions,) 1 where a term stands, and less at the places within reach in the same session."""
-    near = np.zeros(len(sessions.number), np.float32)
-    there = position + reach.steps[:, None]
-    inside = (there >= 0) & (there < len(near))
-    there[~inside] = 0
-    inside &= sessions.number[there] == sessions.number[position]
-    near[there[inside]] = np.broadcast_to(reach.worth[:, None], there.shape)[inside]  # the last one stays
-    return near
 
 
 def lexical(view: View) -> FloatArray:
