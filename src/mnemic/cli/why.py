@@ -20,6 +20,7 @@ WORDS: Final[Mapping[str, str]] = {
     "lexical": "same words",
     "lexical_around": "same words nearby",
     "lexical_follow": "follows the same words",
+    "coverage": "says most of it by itself",
     "dense": "similar meaning",
     "dense_around": "similar meaning nearby",
     "speaker": "said by whom you ask about",

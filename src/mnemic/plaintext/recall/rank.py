@@ -30,6 +30,7 @@ USUAL: Final[Mapping[str, tuple[float, float]]] = MappingProxyType(
         "lexical": (0.03, 0.08),
         "lexical_around": (0.12, 0.15),
         "lexical_follow": (0.07, 0.11),
+        "coverage": (0.003, 0.02),
         "dense": (0.0, 0.09),
         "dense_around": (0.0, 0.12),
         "speaker": (0.5, 0.5),
@@ -57,21 +58,22 @@ class Weights:
     """
 
     lexical: float = 0.05
-    lexical_around: float = 0.246
-    lexical_follow: float = 0.283
+    lexical_around: float = 0.239
+    lexical_follow: float = 0.214
+    coverage: float = 0.05
     dense: float = 0.05
-    dense_around: float = 0.425
-    speaker: float = 1.041
-    statement: float = 0.302
+    dense_around: float = 0.427
+    speaker: float = 1.07
+    statement: float = 0.311
     answer_type: float = 0.391
-    names: float = 0.156
-    novelty: float = 0.339
-    time: float = 0.772
+    names: float = 0.161
+    novelty: float = 0.344
+    time: float = 0.773
     sequence: float = 0.3
-    opening: float = 0.128
+    opening: float = 0.105
     recency: float = 0.5
-    feedback: float = 0.194
-    session: float = 0.413
+    feedback: float = 0.175
+    session: float = 0.423
     diversity: float = 0.25
 
     def __post_init__(self) -> None:

@@ -47,13 +47,15 @@ AROUND: Final = Reach.of(0.9, 0.8, 0.7, 0.6, 0.5, both=True)  # worth of a term 
 FOLLOW: Final = Reach.of(0.9, 0.7, 0.5, 0.3)  # the same, but only for terms said before
 DENSE_AROUND: Final = ((1.0, 0), (0.6, 1), (0.4, -1), (0.3, 2), (0.2, -2))  # weight, turns back
 FEEDBACK: Final = 10  # rows
+HALF: Final = 0.5  # of the question's words, by idf
 SELF: Final = term("user")  # the role that stands for a speaker without a name
 
 
 class Words(NamedTuple):
-    """Three readings of the question's words, by row."""
+    """Four readings of the question's words, by row."""
 
     bm25: FloatArray
+    own: FloatArray
     around: FloatArray
     follow: FloatArray
 
@@ -85,7 +87,7 @@ class View:
     def words(self) -> Words:
         """BM25 (Robertson & Zaragoza 2009, §3) and the share of the question's words found nearby, by idf."""
         index, apart, room = self.index, self.index.sessions.apart, self.index.sessions.room
-        bm25 = np.zeros(index.size, np.float32)
+        bm25, own = (np.zeros(index.size, np.float32) for _ in range(2))
         around, follow, near = (np.zeros(room, np.float32) for _ in range(3))
         names = {index.speakers[whole] for whole in self.named}
         lengths, mean_length = index.lengths, np.float32(index.mean_length)
@@ -102,13 +104,14 @@ class View:
                 continue
             count = index.term_frequency[places].astype(np.float32)
             length = lengths[rows] / mean_length
+            own[rows] += np.float32(idf)
             bm25[rows] += np.float32(idf) * count * (K1 + 1) / (count + K1 * (1 - B + B * length))
             for out, reach in ((around, AROUND), (follow, FOLLOW)):
                 near.fill(0)
                 near[apart[rows] + reach.steps[:, None]] = reach.worth[:, None]  # the last, nearest one stays
                 out += np.float32(idf) * near
         scale = np.float32(max(total, 1e-6))
-        return Words(bm25 / scale, around[apart] / scale, follow[apart] / scale)
+        return Words(bm25 / scale, own / scale, around[apart] / scale, follow[apart] / scale)
 
     @cached_property
     def cosine(self) -> FloatArray:
@@ -139,6 +142,15 @@ def lexical_around(view: View) -> FloatArray:
 def lexical_follow(view: View) -> FloatArray:
     """How much of the question was said up to and in this turn: answers follow what they answer."""
     return view.words.follow
+
+
+def coverage(view: View) -> FloatArray:
+    """How much more than half of the question this turn says all by itself.
+
+    Rare, and then nearly an answer: in a large memory of things that have nothing to do with each other, what
+    is said around means little.
+    """
+    return np.maximum(view.words.own - np.float32(HALF), 0)
 
 
 def dense(view: View) -> FloatArray:
@@ -262,7 +274,7 @@ def _table(*signals: Signal) -> Mapping[str, Signal]:
 
 
 DIRECT: Final = _table(
-    *(lexical, lexical_around, lexical_follow, dense, dense_around),
+    *(lexical, lexical_around, lexical_follow, coverage, dense, dense_around),
     *(speaker, statement, answer_type, names, novelty, time, sequence, opening, recency),
 )
 GUESSED: Final = _table(feedback, session)
