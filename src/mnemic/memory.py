@@ -27,11 +27,13 @@ from mnemic.plaintext.ingest.features import Progress
 from mnemic.plaintext.ingest.files import read
 from mnemic.plaintext.ingest.messages import Message, tell
 from mnemic.plaintext.ingest.store import Added, Change, Imported, remove, revise, store, store_all
+from mnemic.plaintext.ingest.versions import History, changes, freeze, history, restore, undo
 from mnemic.plaintext.parts import Parts, open_parts
 from mnemic.plaintext.recall.browse import Page, Session, browse, choose, count, sessions, users
 from mnemic.plaintext.recall.filters import Filter, Reach, Where
 from mnemic.plaintext.recall.rank import Weights
 from mnemic.plaintext.recall.search import Hits
+from mnemic.vault.changes import LoggedChange
 from mnemic.vault.vault import open_vault
 
 
@@ -175,6 +177,36 @@ class Memory:
         """
         chosen = choose(self._recall, ids, where=where, user=user, agent=agent, session=session)
         return remove(self._vault, chosen, reason=reason, dry_run=dry_run)
+
+    def restore(self, id: str, version: int, *, reason: str | None = None) -> Change:
+        """Let a cube say again what its `version` (1 is the first) said, as a new one; also a deleted cube.
+
+        Raises NotFound, Frozen. O(versions).
+        """
+        change = restore(self._vault, self._parts.maker, id, version, reason=reason)
+        self._parts.pending.kick()
+        return change
+
+    def undo(self, change: str | Iterable[str], *, reason: str | None = None) -> Change:
+        """Take back a change or several, whatever they did, in one transaction; itself a change.
+
+        Raises NotFound; ChangedSince where a cube has been changed again and that is not undone with it;
+        Frozen. O(versions of the cubes concerned).
+        """
+        undone = undo(self._vault, self._parts.maker, change, reason=reason)
+        self._parts.pending.kick()
+        return undone
+
+    def freeze(self, ids: str | Iterable[str], *, reason: str | None = None) -> Change:
+        """Keep cubes as they are: until `thaw`, a change of them raises Frozen, and they do not expire.
+
+        Raises NotFound.
+        """
+        return freeze(self._vault, ids, thaw=False, reason=reason)
+
+    def thaw(self, ids: str | Iterable[str], *, reason: str | None = None) -> Change:
+        """Let frozen cubes be changed again; they expire when they would have. Raises NotFound."""
+        return freeze(self._vault, ids, thaw=True, reason=reason)
 
     # --- asking
 
@@ -323,10 +355,29 @@ class Memory:
             raise NotFound(f"cube {id} has versions 1 to {len(versions)}, not {version!r:.80}")
         return versions[version - 1]
 
-    def history(self, id: str) -> Sequence[MemCube]:
-        """Every version of a cube, oldest first, tombstones included. Raises NotFound."""
-        with self._vault.snapshot() as snapshot:
-            return snapshot.history(id)
+    def history(self, id: str) -> History:
+        """Every version of a cube, oldest first, tombstones included; `.revisions` say who, when and why.
+
+        Raises NotFound. O(versions).
+        """
+        return history(self._vault, id)
+
+    def changes(
+        self,
+        *,
+        user: ScopeField = ANY,
+        agent: ScopeField = ANY,
+        session: ScopeField = ANY,
+        everyone: bool = False,
+        after: int = 0,
+        limit: int = 1000,
+    ) -> Sequence[LoggedChange]:
+        """What was changed, in the order of the log: which call, when, by whom, why, and which cubes.
+
+        after: the `.seq` of the last one seen. O(changes).
+        """
+        reach = Reach.of(user, agent, session, everyone=everyone)
+        return changes(self._vault, reach, after=after, limit=limit)
 
     def explain(self, id: str) -> Explanation:
         """Where a cube comes from and what was made from it. Raises NotFound."""
