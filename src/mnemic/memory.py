@@ -23,6 +23,8 @@ from mnemic.models.tokens import TokenCounter
 from mnemic.plaintext.compose.answer import Answer, answer
 from mnemic.plaintext.compose.context import Context, compose
 from mnemic.plaintext.compose.policy import ContextOptions
+from mnemic.plaintext.derive.deriver import DEFAULT, Deriver, load_derivers
+from mnemic.plaintext.derive.engine import Derivation
 from mnemic.plaintext.ingest.features import Progress
 from mnemic.plaintext.ingest.files import read
 from mnemic.plaintext.ingest.messages import Message, tell
@@ -33,8 +35,10 @@ from mnemic.plaintext.recall.browse import Page, Session, browse, choose, count,
 from mnemic.plaintext.recall.filters import Filter, Reach, Where
 from mnemic.plaintext.recall.rank import Weights
 from mnemic.plaintext.recall.search import Hits
+from mnemic.scheduler.worker import Worker
 from mnemic.vault.changes import LoggedChange
 from mnemic.vault.vault import open_vault
+from mnemic.vault.writing import REBUILD
 
 
 def open(
@@ -45,6 +49,7 @@ def open(
     model: LanguageModel | None = None,
     weights: Weights | None = None,
     index_bytes: int = DEFAULT_BYTES,
+    derive: Sequence[str | Deriver] = DEFAULT,
 ) -> Memory:
     """Open a memory, making it if it is new.
 
@@ -52,14 +57,17 @@ def open(
     names it). embedder: "static", "minilm", "openai:<model>" or an Embedder; default: the one the vault was
     made with, and "static" for a new one. Raises EmbedderMismatch when the vault's vectors come from another.
     model: a LanguageModel for `ask`; default none, and everything works without.
-    index_bytes: how much of all indexes may stay in memory.
+    index_bytes: how much of all indexes may stay in memory. derive: what is derived from what is told, in the
+    background: "facts" (default), or a Deriver of your own; () derives nothing.
 
     Raises VaultError and its kinds. Costs one read of the vault; indexes and weights load at first use.
     """
     require_count(index_bytes=index_bytes)
+    derivers = load_derivers(derive)
     opened = open_vault(default_place() if vault is None else vault, tenant=tenant)
     try:
-        return Memory(open_parts(opened, embedder, weights=weights, index_bytes=index_bytes), model=model)
+        parts = open_parts(opened, embedder, weights=weights, index_bytes=index_bytes)
+        return Memory(parts, model=model, derivers=derivers)
     except BaseException:
         opened.close()
         raise
@@ -87,10 +95,18 @@ class Memory:
     See `open`.
     """
 
-    def __init__(self, parts: Parts, *, model: LanguageModel | None = None) -> None:
+    def __init__(
+        self, parts: Parts, *, model: LanguageModel | None = None, derivers: Sequence[Deriver] = ()
+    ) -> None:
         self._parts = parts
         self._vault, self._recall = parts.vault, parts.recall
         self._model = model
+        derivation = Derivation(parts.vault, parts.maker, derivers)
+        self._worker = Worker(
+            parts.vault,
+            catch_up=derivation.catch_up,
+            handlers={REBUILD: lambda job: derivation.rebuild(job.space)},
+        )
 
     # --- telling
 
@@ -120,7 +136,7 @@ class Memory:
         scope = self._scope(user, agent, session)
         told = tell(content, at=at, id=id, role=role, name=name, metadata=metadata, labels=labels)
         added = store(self._vault, self._parts.maker, scope, told, vectors=vectors)
-        self._parts.pending.kick()
+        self._kick()
         return added
 
     def load_file(
@@ -148,13 +164,13 @@ class Memory:
         records = read(path, format=format, sample=sample, day_first=day_first, timezone=timezone)
         account = store_all(self._vault, self._parts.maker, scope, records, progress=progress)
         account.notes.extend(records.notes)
-        self._parts.pending.kick()
+        self._kick()
         return account
 
     def update(self, id: str, text: str, *, reason: str | None = None) -> Change:
         """Let a cube say something else from now on; what it said stays in its history. Raises NotFound."""
         change = revise(self._vault, self._parts.maker, id, text, reason=reason)
-        self._parts.pending.kick()
+        self._kick()
         return change
 
     def delete(
@@ -176,7 +192,9 @@ class Memory:
         Raises NotFound, InvalidOption, InvalidFilter, ScopeRequired. O(cubes that go + rows within reach).
         """
         chosen = choose(self._recall, ids, where=where, user=user, agent=agent, session=session)
-        return remove(self._vault, chosen, reason=reason, dry_run=dry_run)
+        change = remove(self._vault, chosen, reason=reason, dry_run=dry_run)
+        self._kick()
+        return change
 
     def restore(self, id: str, version: int, *, reason: str | None = None) -> Change:
         """Let a cube say again what its `version` (1 is the first) said, as a new one; also a deleted cube.
@@ -184,7 +202,7 @@ class Memory:
         Raises NotFound, Frozen. O(versions).
         """
         change = restore(self._vault, self._parts.maker, id, version, reason=reason)
-        self._parts.pending.kick()
+        self._kick()
         return change
 
     def undo(self, change: str | Iterable[str], *, reason: str | None = None) -> Change:
@@ -194,7 +212,7 @@ class Memory:
         Frozen. O(versions of the cubes concerned).
         """
         undone = undo(self._vault, self._parts.maker, change, reason=reason)
-        self._parts.pending.kick()
+        self._kick()
         return undone
 
     def freeze(self, ids: str | Iterable[str], *, reason: str | None = None) -> Change:
@@ -221,17 +239,23 @@ class Memory:
         k: int = 10,
         where: Where | None = None,
         asked_at: TimeLike | None = None,
+        as_of: TimeLike | None = None,
+        valid_at: TimeLike | None = None,
     ) -> Hits:
         """The k cubes (or fewer) that answer best, best first, each with what every signal added to its
         score.
 
         user, agent, session: left out matches any, a name exactly, None only "unset". Filters apply before
-        ranking. asked_at: when the question is asked (default now): "last summer" is read from there.
+        ranking; what was derived is looked at where `where` asks for `origin` derived. asked_at: when the
+        question is asked (default now): "last summer" is read from there. as_of: only what was known then, as
+        it was said then. valid_at: only what was true then. Of statements that exclude each other the one
+        that is true goes first, and the others say by what they were superseded.
 
         Raises ScopeRequired, InvalidFilter, InvalidText. O(cubes within reach), all scored with every signal.
         """
         reach = Reach.of(user, agent, session, everyone=everyone)
-        return self._recall.search(question, reach, k=k, where=Filter.of(where), asked_at=_moment(asked_at))
+        conditions = Filter.of(where, as_of=as_of, valid_at=valid_at)
+        return self._recall.search(question, reach, k=k, where=conditions, asked_at=_moment(asked_at))
 
     def context(
         self,
@@ -244,6 +268,8 @@ class Memory:
         budget: int = 2000,
         where: Where | None = None,
         asked_at: TimeLike | None = None,
+        as_of: TimeLike | None = None,
+        valid_at: TimeLike | None = None,
         count_tokens: TokenCounter | None = None,
         strategy: str = "auto",
         previous: str | None = None,
@@ -263,7 +289,7 @@ class Memory:
             question,
             reach,
             budget=budget,
-            where=Filter.of(where),
+            where=Filter.of(where, as_of=as_of, valid_at=valid_at),
             asked_at=_moment(asked_at),
             count_tokens=count_tokens or (self._model.count_tokens if self._model else None),
             strategy=strategy,
@@ -282,6 +308,8 @@ class Memory:
         budget: int = 2000,
         where: Where | None = None,
         asked_at: TimeLike | None = None,
+        as_of: TimeLike | None = None,
+        valid_at: TimeLike | None = None,
         model: LanguageModel | None = None,
     ) -> Answer:
         """Answer from memory, citing cubes: by the language model if there is one, else in the memory's own
@@ -296,7 +324,7 @@ class Memory:
             reach,
             model=model or self._model,
             budget=budget,
-            where=Filter.of(where),
+            where=Filter.of(where, as_of=as_of, valid_at=valid_at),
             asked_at=_moment(asked_at),
         )
 
@@ -310,12 +338,18 @@ class Memory:
         session: ScopeField = ANY,
         everyone: bool = False,
         where: Where | None = None,
+        as_of: TimeLike | None = None,
+        valid_at: TimeLike | None = None,
         limit: int = 100,
         after: str | None = None,
     ) -> Page:
-        """Live cubes in the order they were told; `after` is the `.next` of the page before."""
+        """Live cubes in the order they were told; `after` is the `.next` of the page before.
+
+        where, as_of, valid_at: as in `search`.
+        """
         reach = Reach.of(user, agent, session, everyone=everyone)
-        return browse(self._recall, reach, where=Filter.of(where), limit=limit, after=after)
+        conditions = Filter.of(where, as_of=as_of, valid_at=valid_at)
+        return browse(self._recall, reach, where=conditions, limit=limit, after=after)
 
     def count(
         self,
@@ -400,12 +434,21 @@ class Memory:
         return ScopedMemory(self, user=user, agent=agent, session=session)
 
     def flush(self, progress: Progress | None = None) -> int:
-        """Wait for background work: embed what is pending; how many cubes that was. Raises ModelError."""
+        """Do all background work that is due: derive, rebuild what is stale, embed what is pending.
+
+        Returns how many cubes were embedded. What fails stays listed in `jobs()`. Raises ModelError.
+        """
+        self._worker.flush()
         return self._parts.pending.flush(progress)
 
     def close(self) -> None:
         """Give the file back. What was acknowledged is safe with or without it."""
+        self._worker.close()
         self._parts.close()
+
+    def _kick(self) -> None:
+        self._worker.kick()
+        self._parts.pending.kick()
 
     def __enter__(self) -> Self:
         return self

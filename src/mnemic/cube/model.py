@@ -123,9 +123,8 @@ class Source(_Value):
 class Header(_Value):
     """All that is known about a cube beside its payload.
 
-    sources: what a derived cube was made from, by `method`. supersedes: the states of facts that it put an
-    end to; ended_by: what put an end to it, at `valid_to`. Usage counts live beside it, so reading rewrites
-    nothing.
+    sources: what a derived cube was made from, by `method`; ended_by: what put an end to it, at `valid_to`.
+    Usage counts live beside it, so reading rewrites nothing.
     """
 
     scope: Scope
@@ -140,7 +139,6 @@ class Header(_Value):
     state: State = State.generated
     labels: tuple[str, ...] = ()
     sources: tuple[Source, ...] = ()
-    supersedes: tuple[Source, ...] = ()
     ended_by: Source | None = None
     method: str | None = None
     frozen: bool = False

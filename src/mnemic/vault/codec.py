@@ -37,7 +37,6 @@ class Draft:
     place: Place | None = None
     recalled: tuple[tuple[int, int], ...] = ()
     sources: tuple[Source, ...] = ()
-    supersedes: tuple[Source, ...] = ()
     ended_by: Source | None = None
     method: str | None = None
     frozen: bool = False
@@ -78,8 +77,8 @@ def client_key(key: bytes, client_id: str, part: int) -> bytes:
 def encode_header(draft: Draft) -> bytes:
     """JSON of what differs from the default; scope, times and kinds are columns."""
     more = draft.labels or draft.metadata or draft.place or draft.recalled or draft.sources
-    more = more or draft.supersedes or draft.ended_by or draft.method or draft.frozen
-    if not more and draft.client_id is None:
+    derived = draft.ended_by or draft.method or draft.frozen
+    if not more and not derived and draft.client_id is None:
         return _who(draft.role, draft.name)
     out: dict[str, Any] = {}
     if draft.role is not None:
@@ -98,8 +97,6 @@ def encode_header(draft: Draft) -> bytes:
         out["recalled"] = draft.recalled
     if draft.sources:
         out["sources"] = [source.model_dump(exclude_defaults=True) for source in draft.sources]
-    if draft.supersedes:
-        out["supersedes"] = [source.model_dump(exclude_defaults=True) for source in draft.supersedes]
     if draft.ended_by is not None:
         out["ended_by"] = draft.ended_by.model_dump(exclude_defaults=True)
     if draft.method is not None:
@@ -160,7 +157,6 @@ class Stored:
             place=Place(**place) if place else None,
             recalled=tuple((start, end) for start, end in known.get("recalled", ())),
             sources=tuple(Source(**source) for source in known.get("sources", ())),
-            supersedes=tuple(Source(**source) for source in known.get("supersedes", ())),
             ended_by=Source(**ended_by) if ended_by else None,
             method=known.get("method"),
             frozen=known.get("frozen", False),
@@ -223,7 +219,6 @@ def to_cube(draft: Draft, row: Stored, scope: Scope) -> MemCube:
             state=State(row.state),
             labels=draft.labels,
             sources=draft.sources,
-            supersedes=draft.supersedes,
             ended_by=draft.ended_by,
             method=draft.method,
             frozen=draft.frozen,

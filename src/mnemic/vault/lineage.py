@@ -79,6 +79,21 @@ _links = InStatement(
         .where(_cube.c.tenant == _p("t"), _rests_on, _cube.c.cube.in_(values))
     )
 )
+_stale_in = Statement(
+    sa.select(_cube.c.cube).where(
+        _cube.c.tenant == _p("t"), _cube.c.space == _p("s"), _cube.c.stale_since.is_not(None)
+    )
+)
+_edges_in = Statement(
+    sa.select(_edge.c.version, _edge.c.role, _edge.c.target_cube, _edge.c.target_digest).where(
+        _edge.c.tenant == _p("t"), _edge.c.space == _p("s"), _rests_on
+    )
+)
+_states_until = Statement(
+    sa.select(_version.c.cube, _version.c.version, _version.c.deleted, _version.c.digest)
+    .where(_version.c.tenant == _p("t"), _version.c.space == _p("s"), _version.c.recorded_at <= _p("at"))
+    .order_by(_version.c.recorded_at, _version.c.version)
+)
 _mark = Statement(
     sa.update(_cube)
     .where(_cube.c.tenant == _p("t"), _cube.c.cube == _p("c"), _cube.c.stale_since.is_(None))
@@ -154,4 +169,36 @@ def restate(transaction: Transaction, tenant: str, cubes: Collection[bytes], at:
         stale |= more
     transaction.many(_mark, [{"t": tenant, "c": cube, "at": at} for cube in sorted(stale)])
     transaction.many(_clear, [{"t": tenant, "c": cube} for cube in sorted(reached - stale)])
+    return stale
+
+
+def stale_in(transaction: Transaction, tenant: str, space: int) -> set[bytes]:
+    """The cubes of a space that are flagged as stale. O(those)."""
+    return {bytes(row[0]) for row in transaction.rows(_stale_in, {"t": tenant, "s": space})}
+
+
+def stale_at(transaction: Transaction, tenant: str, space: int, moment: int) -> set[bytes]:
+    """The cubes of a space that were stale at a moment: the same rule, on the versions recorded by then.
+
+    O(versions and citations of the space).
+    """
+    params = {"t": tenant, "s": space}
+    heads: dict[bytes, tuple[bytes, bool, bytes]] = {}
+    for cube, version, deleted, digest in transaction.rows(_states_until, {**params, "at": moment}):
+        heads[bytes(cube)] = (bytes(version), bool(deleted), bytes(digest))
+    cube_of = {version: cube for cube, (version, deleted, _) in heads.items() if not deleted}
+    rests: dict[bytes, set[bytes]] = {}
+    stale = set()
+    for version, role, target, digest in transaction.rows(_edges_in, params):
+        cube, target = cube_of.get(bytes(version)), bytes(target)
+        if cube is None:
+            continue
+        _, gone, says = heads.get(target, (b"", True, b""))
+        if gone or (role == SOURCE and says != bytes(digest)):
+            stale.add(cube)
+        rests.setdefault(target, set()).add(cube)
+    frontier = set(stale)
+    while frontier:
+        frontier = {cube for target in frontier for cube in rests.get(target, ())} - stale
+        stale |= frontier
     return stale

@@ -541,8 +541,8 @@ class Snapshot:
     """Reads inside one transaction of a Vault."""
 
     def __init__(self, vault: Vault, transaction: Transaction) -> None:
-        self._vault = vault
-        self._transaction = transaction
+        self.vault = self._vault = vault
+        self.transaction = self._transaction = transaction
         self._tenant = vault.tenant
 
     def spaces(self) -> list[SpaceRow]:
@@ -611,6 +611,14 @@ class Snapshot:
         """Ids of the cubes that were made from this one, directly or through others."""
         found = lineage.made_from(self._transaction, self._tenant, [id_bytes(cube)])
         return {id_text(one) for one in found}
+
+    def stale(self, space: int) -> frozenset[bytes]:
+        """The derived cubes of a space that are not current. O(those)."""
+        return frozenset(lineage.stale_in(self._transaction, self._tenant, space))
+
+    def stale_at(self, space: int, moment: int) -> frozenset[bytes]:
+        """The derived cubes that were not current at a moment in the past. O(citations of the space)."""
+        return frozenset(lineage.stale_at(self._transaction, self._tenant, space, moment))
 
     def pending(
         self, space: int, model: int, *, after: int = 0, limit: int = 1000

@@ -200,7 +200,6 @@ def _relate(
     for draft, row in zip(drafts, stored, strict=True):
         for role, cited in (
             (lineage.SOURCE, draft.sources),
-            (lineage.SUPERSEDES, draft.supersedes),
             (lineage.ENDED, (draft.ended_by,) if draft.ended_by else ()),
         ):
             if cited:
