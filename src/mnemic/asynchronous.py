@@ -55,6 +55,7 @@ class AsyncScopedMemory(_InThreads[ScopedMemory]):
     search = _verb(ScopedMemory.search)
     context = _verb(ScopedMemory.context)
     ask = _verb(ScopedMemory.ask)
+    facts = _verb(ScopedMemory.facts)
     list = _verb(ScopedMemory.list)
     count = _verb(ScopedMemory.count)
 
@@ -86,6 +87,10 @@ class AsyncMemory(_InThreads[Memory]):
     history = _verb(Memory.history)
     changes = _verb(Memory.changes)
     explain = _verb(Memory.explain)
+    facts = _verb(Memory.facts)
+    jobs = _verb(Memory.jobs)
+    rerun = _verb(Memory.rerun)
+    health = _verb(Memory.health)
     flush = _verb(Memory.flush)
     close = _verb(Memory.close)
 

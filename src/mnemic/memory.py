@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import tzinfo
 from pathlib import Path
 from types import TracebackType
@@ -16,7 +15,7 @@ from typing import Any, Self
 from mnemic.cube.checks import require_count
 from mnemic.cube.errors import InvalidOption, NotFound, ScopeRequired
 from mnemic.cube.model import ANY, MemCube, Scope, ScopeField, check_scope_field
-from mnemic.cube.times import TimeLike, to_micros
+from mnemic.cube.times import TimeLike, now, to_micros
 from mnemic.index.cache import DEFAULT_BYTES
 from mnemic.models.base import Embedder, LanguageModel
 from mnemic.models.tokens import TokenCounter
@@ -25,6 +24,7 @@ from mnemic.plaintext.compose.context import Context, compose
 from mnemic.plaintext.compose.policy import ContextOptions
 from mnemic.plaintext.derive.deriver import DEFAULT, Deriver, load_derivers
 from mnemic.plaintext.derive.engine import Derivation
+from mnemic.plaintext.derive.explain import Explanation, explain
 from mnemic.plaintext.ingest.features import Progress
 from mnemic.plaintext.ingest.files import read
 from mnemic.plaintext.ingest.messages import Message, tell
@@ -32,11 +32,14 @@ from mnemic.plaintext.ingest.store import Added, Change, Imported, remove, revis
 from mnemic.plaintext.ingest.versions import History, changes, freeze, history, restore, undo
 from mnemic.plaintext.parts import Parts, open_parts
 from mnemic.plaintext.recall.browse import Page, Session, browse, choose, count, sessions, users
+from mnemic.plaintext.recall.facts import Fact, facts
 from mnemic.plaintext.recall.filters import Filter, Reach, Where
 from mnemic.plaintext.recall.rank import Weights
 from mnemic.plaintext.recall.search import Hits
+from mnemic.scheduler.health import Health, health
 from mnemic.scheduler.worker import Worker
 from mnemic.vault.changes import LoggedChange
+from mnemic.vault.jobs import Job, listed, rerun
 from mnemic.vault.vault import open_vault
 from mnemic.vault.writing import REBUILD
 
@@ -80,15 +83,6 @@ def default_place() -> Path:
     return user_data_path("mnemic", appauthor=False, ensure_exists=True) / "memory.db"
 
 
-@dataclass(frozen=True, slots=True)
-class Explanation:
-    """Where a cube comes from: all its versions, oldest first, and the cubes that were made from it."""
-
-    cube: MemCube
-    history: tuple[MemCube, ...]
-    used_by: tuple[str, ...]
-
-
 class Memory:
     """One tenant's memory in an open vault. Thread-safe; other processes may use the same vault.
 
@@ -101,7 +95,7 @@ class Memory:
         self._parts = parts
         self._vault, self._recall = parts.vault, parts.recall
         self._model = model
-        derivation = Derivation(parts.vault, parts.maker, derivers)
+        self._derivation = derivation = Derivation(parts.vault, parts.maker, derivers)
         self._worker = Worker(
             parts.vault,
             catch_up=derivation.catch_up,
@@ -414,11 +408,35 @@ class Memory:
         return changes(self._vault, reach, after=after, limit=limit)
 
     def explain(self, id: str) -> Explanation:
-        """Where a cube comes from and what was made from it. Raises NotFound."""
-        with self._vault.snapshot() as snapshot:
-            return Explanation(
-                snapshot.head(id), tuple(snapshot.history(id)), tuple(sorted(snapshot.made_from(id)))
-            )
+        """Where a cube comes from, down to what was told, and what was made from it, all the way up.
+
+        Raises NotFound. O(citations followed).
+        """
+        return explain(self._vault, id)
+
+    def facts(
+        self,
+        *,
+        user: ScopeField = ANY,
+        agent: ScopeField = ANY,
+        session: ScopeField = ANY,
+        everyone: bool = False,
+        subject: str | None = None,
+        attribute: str | None = None,
+        past: bool = False,
+        as_of: TimeLike | None = None,
+        valid_at: TimeLike | None = None,
+        limit: int = 1000,
+    ) -> Sequence[Fact]:
+        """What is known of whom: facts that hold, each with the turns that it rests on.
+
+        subject, attribute: only those whose names hold these words. past: also those that hold no more.
+        as_of, valid_at: as in `search`. Facts are derived in the background; `flush()` waits for them.
+        O(facts within reach).
+        """
+        reach = Reach.of(user, agent, session, everyone=everyone)
+        names = {"subject": subject, "attribute": attribute}
+        return facts(self._recall, reach, **names, past=past, as_of=as_of, valid_at=valid_at, limit=limit)
 
     def where(self) -> str:
         """Where this memory is kept: a path, or a URL without its password."""
@@ -440,6 +458,23 @@ class Memory:
         """
         self._worker.flush()
         return self._parts.pending.flush(progress)
+
+    def jobs(self) -> Sequence[Job]:
+        """Background work that is not done: what waits, what was put off, and what is dead and why."""
+        with self._vault.snapshot() as snapshot:
+            return listed(snapshot.transaction, self._vault.tenant, now())
+
+    def rerun(self, job: str) -> None:
+        """Let a job that is dead or put off be done now. Raises NotFound."""
+        with self._vault.database.write() as transaction:
+            if not rerun(transaction, self._vault.tenant, job, now()):
+                raise NotFound(f"no job {job} in this vault; it may be done. jobs() lists what is not")
+        self._worker.kick()
+
+    def health(self) -> Health:
+        """Whether background work gets done: not `ok` where something is dead or overdue. O(jobs + users)."""
+        readers = [one.name for one in self._derivation.derivers]
+        return health(self._vault, readers, last_error=self._worker.last_error)
 
     def close(self) -> None:
         """Give the file back. What was acknowledged is safe with or without it."""
@@ -496,6 +531,9 @@ class ScopedMemory:
 
     def ask(self, /, question: str, **options: Any) -> Answer:
         return self.memory.ask(question, **self._with(options))
+
+    def facts(self, /, **options: Any) -> Sequence[Fact]:
+        return self.memory.facts(**self._with(options))
 
     def list(self, /, **options: Any) -> Page:
         return self.memory.list(**self._with(options))

@@ -46,6 +46,7 @@ class Facts:
         self.by_subject: dict[int, list[Fact]] = {}
         self.by_source: dict[bytes, list[Fact]] = {}
         self.by_cube: dict[bytes, Fact] = {}
+        self.by_seq: dict[int, Fact] = {}
 
     def are_of(self, seqs: NDArray[np.int64]) -> bool:
         """Is this what was read last? O(rows)."""
@@ -73,11 +74,11 @@ class Facts:
             else:
                 known[seq] = _fact(json.loads(headers[seq]), seq, cube, scope, valid_from, valid_to)
         self._known = known
-        self.by_subject, self.by_source, self.by_cube = {}, {}, {}
+        self.by_subject, self.by_source, self.by_cube, self.by_seq = {}, {}, {}, {}
         for fact in known.values():
             if fact is None:
                 continue
-            self.by_cube[fact.cube] = fact
+            self.by_cube[fact.cube] = self.by_seq[fact.seq] = fact
             self.by_subject.setdefault(subject_term(fact.subject), []).append(fact)
             for source in fact.sources:
                 self.by_source.setdefault(source, []).append(fact)

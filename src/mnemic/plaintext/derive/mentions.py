@@ -44,7 +44,7 @@ _SUBJECT = rf"(?P<s>{_I}|(?:[Tt]he )?{NAME})"
 _HAVE = r"(?:'ve|’ve| have| has|'s|’s)?"
 _BE = r"(?:'m|’m|'re|’re| am| are| is|'s|’s)"
 _NOW = r"(?: now| currently| still| officially| finally| recently| just| both| already)?"
-_PLACE = rf"(?:(?:the|a|an) )?(?P<v>{NAME}|{_LOW}(?: {_LOW}){{0,2}})"
+_PLACE = rf"(?P<article>(?:the|a|an) )?(?P<v>{NAME}|{_LOW}(?: {_LOW}){{0,2}})"
 
 # What comes before or in a clause that states nothing.
 _UNREAL: Final = re.compile(
@@ -187,7 +187,9 @@ def _name(value: str) -> str | None:
     """A value that is a name, without what trails it; None for words that name nothing."""
     value = value.strip(" .,;:!'’\"")
     first, last = value.split(" ")[0].lower(), value.split(" ")[-1].lower()
-    if not value or first in _NO_VALUE or (last in _NO_VALUE and value.islower()):
+    if not value or (last in _NO_VALUE and value.islower()):
+        return None
+    if first in _NO_VALUE and (value[0].islower() or " " not in value):  # but "New York"
         return None
     return value
 
@@ -209,7 +211,7 @@ def _place_of(attribute: str) -> Callable[[re.Match[str]], Found | None]:
 
     def make(match: re.Match[str]) -> Found | None:
         value = _name(match["v"])
-        if value is None or (value[0].islower() and not _ends_here(match)):
+        if value is None or (value[0].islower() and (match["article"] or not _ends_here(match))):
             return None
         return Found(match["s"], attribute, value)
 
@@ -297,6 +299,8 @@ def _opinion(match: re.Match[str]) -> Found | None:
     ):
         return None
     verb = match["verb"].lower()
+    if match["s"].lower() not in ("i", "we") and not verb.endswith("s") and not match["neg"]:
+        return None  # "Themes like sisterhood"
     negative = bool(match["neg"]) or verb.startswith(("hate", "dislike", "can't stand", "detest"))
     return Found(match["s"], OPINION + key_of(thing), "dislikes" if negative else "likes")
 
@@ -465,7 +469,8 @@ _RULES: Final[tuple[Rule, ...]] = (
         rf"(?P<s>{_I}|{NAME})(?: really| absolutely| also| still| now)?"
         r"(?P<neg> (?:do|does)n['’]t| no longer)?(?: really)?"
         r" (?P<verb>likes?|loves?|enjoys?|hates?|dislikes?|detests?|can't stand|prefers?)"
-        rf" (?P<v>{NAME}|{_LOW}(?: {_LOW})?){_ENDED}(?=[.,;!]| (?:a lot|very much|so much|anymore|now)\b|$)",
+        rf" (?P<v>{NAME}|{_LOW}(?: (?!any|now\b){_LOW})?){_ENDED}"
+        r"(?=[.,;!]| (?:a lot|very much|so much|anymore|now)\b|$)",
         _opinion,
     ),
     # schedule
@@ -492,7 +497,7 @@ _RULES: Final[tuple[Rule, ...]] = (
         _owned,
     ),
     _rule(
-        rf"{_SUBJECT} (?:is|was|were|are|am|has been|have been)(?: now| currently| originally)?"
+        rf"{_SUBJECT}(?:{_BE}| was| were| has been| have been)(?: now| currently| originally)?"
         rf" (?P<p>{_PARTICIPLES}) (?P<prep>in|by|to|with|for|at|from|on|as){_KIND} (?:the )?"
         rf"(?P<v>{NAME}|{_LOW}(?: {_LOW})?)(?=[.,;!]|$| in | since )",
         _passive,
