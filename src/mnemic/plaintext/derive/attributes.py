@@ -33,6 +33,11 @@ _CUES: Final[Mapping[str, str]] = MappingProxyType(
         "email": "email mail e address contact reach",
         "address": "address live street house contact",
         "language": "language languages speak speaks",
+        "… is a citizen of": "citizen citizenship nationality national country passport",
+        "… is born in": "born birth birthplace native hometown",
+        "… is employed by": "employed employer work works job",
+        "… is founded by": "founded founder founders started",
+        "… is owned by": "owned owner owns belongs",
     }
 )
 _OPINION_CUES: Final = (

@@ -257,7 +257,8 @@ def _described(match: re.Match[str]) -> Found | None:
 
 def _owned(match: re.Match[str]) -> Found | None:
     """ "Ana's dentist is Bo", "my favourite colour is red"."""
-    owner, noun, value = match["s"], match["a"].lower(), match["v"]
+    owner, value = match["s"], match["v"]
+    noun = match["a"].lower().removeprefix("new ").removeprefix("current ")
     named = _name(value)
     if named is None:
         return None
