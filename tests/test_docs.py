@@ -38,6 +38,8 @@ def test_every_command_is_in_the_reference() -> None:
     assert "## mnemic reembed\n" in page
     assert "## mnemic doctor\n" in page
     assert "## mnemic bench locomo\n" in page
+    for command in ("changes", "undo", "restore", "freeze", "thaw", "facts", "explain", "jobs"):
+        assert f"## mnemic {command}\n" in page
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)

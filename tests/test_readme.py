@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 RUNS = [
     (page, number, code)
-    for page in ("README.md", "docs/quickstart.md")
+    for page in ("README.md", "docs/quickstart.md", "docs/history.md", "docs/facts.md")
     for number, code in enumerate(re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL))
 ]
 
@@ -39,6 +39,15 @@ def test_python(page: str, number: int, code: str, tmp_path: Path) -> None:
         assert "Yes, to Porto, in April." in out
     if (page, number) == ("docs/quickstart.md", 2):
         assert "['The meeting is on Monday.', 'The meeting is on Tuesday.']\n0\n" in out
+    if page == "docs/history.md":
+        assert "2 My flight is on 4 May. update rebooked" in out
+    if page == "docs/facts.md":
+        assert out.splitlines() == [
+            "[('home', 'Porto')]",
+            "I moved to Porto.",
+            "I live in Lisbon. Porto",
+            "I live in Lisbon.",
+        ]
 
 
 def test_first_commands(tmp_path: Path) -> None:

@@ -19,7 +19,9 @@ from mnemic.index.scope import ScopeIndex
 from mnemic.memory import default_place
 from mnemic.models.base import Embedder, TokenEmbedder
 from mnemic.models.registry import EMBEDDERS, load_embedder
+from mnemic.plaintext.derive.deriver import DEFAULT
 from mnemic.plaintext.ingest.features import FeatureMaker, Progress, lexical_only, speaker_of, utterance
+from mnemic.scheduler.health import health
 from mnemic.vault import check
 from mnemic.vault.migrations import MIGRATIONS, format_version
 from mnemic.vault.sqlite import file_system
@@ -74,6 +76,7 @@ def examine(
         yield from _safely("format", lambda: _format(vault))
         yield from _safely("structure", lambda: _structure(vault))
         yield from _safely("content", lambda: _content(vault, progress))
+        yield from _safely("background", lambda: _background(vault))
         yield from _safely("features", lambda: _searching(vault, embedder))
     finally:
         vault.close()
@@ -202,6 +205,22 @@ def _content(vault: Vault, progress: Progress | None) -> Iterator[Finding]:
         yield Finding("content", "wrong", says, _BACKUP)
     else:
         yield Finding("content", "fine", f"all {read:,} versions match their digests")
+
+
+def _background(vault: Vault) -> Iterator[Finding]:
+    """Does what changes have caused get done?"""
+    jobs, reading = health(vault, ()), health(vault, DEFAULT)
+    if jobs.dead:
+        says = f"{jobs.dead:,} jobs failed too often and were given up: {jobs.last_error or ''}"
+        yield Finding("background", "wrong", says, "mnemic jobs, then mnemic jobs --rerun all")
+    elif not jobs.ok:
+        says = f"{jobs.waiting:,} jobs wait, the oldest for {jobs.oldest_s / 60:,.0f} minutes"
+        yield Finding("background", "wrong", says, "mnemic jobs --run")
+    elif reading.unread or jobs.waiting:
+        says = f"{jobs.waiting:,} jobs wait, and {reading.unread:,} versions to be read for facts"
+        yield Finding("background", "note", says, "mnemic jobs --run, or leave a program that has it open")
+    else:
+        yield Finding("background", "fine", "nothing waits")
 
 
 def _active(vault: Vault) -> tuple[ModelRow, ModelRow] | None:

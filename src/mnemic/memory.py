@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import tzinfo
 from pathlib import Path
 from types import TracebackType
@@ -16,23 +15,33 @@ from typing import Any, Self
 from mnemic.cube.checks import require_count
 from mnemic.cube.errors import InvalidOption, NotFound, ScopeRequired
 from mnemic.cube.model import ANY, MemCube, Scope, ScopeField, check_scope_field
-from mnemic.cube.times import TimeLike, to_micros
+from mnemic.cube.times import TimeLike, now, to_micros
 from mnemic.index.cache import DEFAULT_BYTES
 from mnemic.models.base import Embedder, LanguageModel
 from mnemic.models.tokens import TokenCounter
 from mnemic.plaintext.compose.answer import Answer, answer
 from mnemic.plaintext.compose.context import Context, compose
 from mnemic.plaintext.compose.policy import ContextOptions
+from mnemic.plaintext.derive.deriver import DEFAULT, Deriver, load_derivers
+from mnemic.plaintext.derive.engine import Derivation
+from mnemic.plaintext.derive.explain import Explanation, explain
 from mnemic.plaintext.ingest.features import Progress
 from mnemic.plaintext.ingest.files import read
 from mnemic.plaintext.ingest.messages import Message, tell
 from mnemic.plaintext.ingest.store import Added, Change, Imported, remove, revise, store, store_all
+from mnemic.plaintext.ingest.versions import History, changes, freeze, history, restore, undo
 from mnemic.plaintext.parts import Parts, open_parts
 from mnemic.plaintext.recall.browse import Page, Session, browse, choose, count, sessions, users
+from mnemic.plaintext.recall.facts import Fact, facts
 from mnemic.plaintext.recall.filters import Filter, Reach, Where
 from mnemic.plaintext.recall.rank import Weights
 from mnemic.plaintext.recall.search import Hits
+from mnemic.scheduler.health import Health, health
+from mnemic.scheduler.worker import Worker
+from mnemic.vault.changes import LoggedChange
+from mnemic.vault.jobs import Job, listed, rerun
 from mnemic.vault.vault import open_vault
+from mnemic.vault.writing import REBUILD
 
 
 def open(
@@ -43,6 +52,7 @@ def open(
     model: LanguageModel | None = None,
     weights: Weights | None = None,
     index_bytes: int = DEFAULT_BYTES,
+    derive: Sequence[str | Deriver] = DEFAULT,
 ) -> Memory:
     """Open a memory, making it if it is new.
 
@@ -50,14 +60,17 @@ def open(
     names it). embedder: "static", "minilm", "openai:<model>" or an Embedder; default: the one the vault was
     made with, and "static" for a new one. Raises EmbedderMismatch when the vault's vectors come from another.
     model: a LanguageModel for `ask`; default none, and everything works without.
-    index_bytes: how much of all indexes may stay in memory.
+    index_bytes: how much of all indexes may stay in memory. derive: what is derived from what is told, in the
+    background: "facts" (default), or a Deriver of your own; () derives nothing.
 
     Raises VaultError and its kinds. Costs one read of the vault; indexes and weights load at first use.
     """
     require_count(index_bytes=index_bytes)
+    derivers = load_derivers(derive)
     opened = open_vault(default_place() if vault is None else vault, tenant=tenant)
     try:
-        return Memory(open_parts(opened, embedder, weights=weights, index_bytes=index_bytes), model=model)
+        parts = open_parts(opened, embedder, weights=weights, index_bytes=index_bytes)
+        return Memory(parts, model=model, derivers=derivers)
     except BaseException:
         opened.close()
         raise
@@ -70,25 +83,24 @@ def default_place() -> Path:
     return user_data_path("mnemic", appauthor=False, ensure_exists=True) / "memory.db"
 
 
-@dataclass(frozen=True, slots=True)
-class Explanation:
-    """Where a cube comes from: all its versions, oldest first, and the cubes that were made from it."""
-
-    cube: MemCube
-    history: tuple[MemCube, ...]
-    used_by: tuple[str, ...]
-
-
 class Memory:
     """One tenant's memory in an open vault. Thread-safe; other processes may use the same vault.
 
     See `open`.
     """
 
-    def __init__(self, parts: Parts, *, model: LanguageModel | None = None) -> None:
+    def __init__(
+        self, parts: Parts, *, model: LanguageModel | None = None, derivers: Sequence[Deriver] = ()
+    ) -> None:
         self._parts = parts
         self._vault, self._recall = parts.vault, parts.recall
         self._model = model
+        self._derivation = derivation = Derivation(parts.vault, parts.maker, derivers)
+        self._worker = Worker(
+            parts.vault,
+            catch_up=derivation.catch_up,
+            handlers={REBUILD: lambda job: derivation.rebuild(job.space)},
+        )
 
     # --- telling
 
@@ -118,7 +130,7 @@ class Memory:
         scope = self._scope(user, agent, session)
         told = tell(content, at=at, id=id, role=role, name=name, metadata=metadata, labels=labels)
         added = store(self._vault, self._parts.maker, scope, told, vectors=vectors)
-        self._parts.pending.kick()
+        self._kick()
         return added
 
     def load_file(
@@ -146,13 +158,13 @@ class Memory:
         records = read(path, format=format, sample=sample, day_first=day_first, timezone=timezone)
         account = store_all(self._vault, self._parts.maker, scope, records, progress=progress)
         account.notes.extend(records.notes)
-        self._parts.pending.kick()
+        self._kick()
         return account
 
     def update(self, id: str, text: str, *, reason: str | None = None) -> Change:
         """Let a cube say something else from now on; what it said stays in its history. Raises NotFound."""
         change = revise(self._vault, self._parts.maker, id, text, reason=reason)
-        self._parts.pending.kick()
+        self._kick()
         return change
 
     def delete(
@@ -174,7 +186,39 @@ class Memory:
         Raises NotFound, InvalidOption, InvalidFilter, ScopeRequired. O(cubes that go + rows within reach).
         """
         chosen = choose(self._recall, ids, where=where, user=user, agent=agent, session=session)
-        return remove(self._vault, chosen, reason=reason, dry_run=dry_run)
+        change = remove(self._vault, chosen, reason=reason, dry_run=dry_run)
+        self._kick()
+        return change
+
+    def restore(self, id: str, version: int, *, reason: str | None = None) -> Change:
+        """Let a cube say again what its `version` (1 is the first) said, as a new one; also a deleted cube.
+
+        Raises NotFound, Frozen. O(versions).
+        """
+        change = restore(self._vault, self._parts.maker, id, version, reason=reason)
+        self._kick()
+        return change
+
+    def undo(self, change: str | Iterable[str], *, reason: str | None = None) -> Change:
+        """Take back a change or several, whatever they did, in one transaction; itself a change.
+
+        Raises NotFound; ChangedSince where a cube has been changed again and that is not undone with it;
+        Frozen. O(versions of the cubes concerned).
+        """
+        undone = undo(self._vault, self._parts.maker, change, reason=reason)
+        self._kick()
+        return undone
+
+    def freeze(self, ids: str | Iterable[str], *, reason: str | None = None) -> Change:
+        """Keep cubes as they are: until `thaw`, a change of them raises Frozen, and they do not expire.
+
+        Raises NotFound.
+        """
+        return freeze(self._vault, ids, thaw=False, reason=reason)
+
+    def thaw(self, ids: str | Iterable[str], *, reason: str | None = None) -> Change:
+        """Let frozen cubes be changed again; they expire when they would have. Raises NotFound."""
+        return freeze(self._vault, ids, thaw=True, reason=reason)
 
     # --- asking
 
@@ -189,17 +233,23 @@ class Memory:
         k: int = 10,
         where: Where | None = None,
         asked_at: TimeLike | None = None,
+        as_of: TimeLike | None = None,
+        valid_at: TimeLike | None = None,
     ) -> Hits:
         """The k cubes (or fewer) that answer best, best first, each with what every signal added to its
         score.
 
         user, agent, session: left out matches any, a name exactly, None only "unset". Filters apply before
-        ranking. asked_at: when the question is asked (default now): "last summer" is read from there.
+        ranking; what was derived is looked at where `where` asks for `origin` derived. asked_at: when the
+        question is asked (default now): "last summer" is read from there. as_of: only what was known then, as
+        it was said then. valid_at: only what was true then. Of statements that exclude each other the one
+        that is true goes first, and the others say by what they were superseded.
 
         Raises ScopeRequired, InvalidFilter, InvalidText. O(cubes within reach), all scored with every signal.
         """
         reach = Reach.of(user, agent, session, everyone=everyone)
-        return self._recall.search(question, reach, k=k, where=Filter.of(where), asked_at=_moment(asked_at))
+        conditions = Filter.of(where, as_of=as_of, valid_at=valid_at)
+        return self._recall.search(question, reach, k=k, where=conditions, asked_at=_moment(asked_at))
 
     def context(
         self,
@@ -212,6 +262,8 @@ class Memory:
         budget: int = 2000,
         where: Where | None = None,
         asked_at: TimeLike | None = None,
+        as_of: TimeLike | None = None,
+        valid_at: TimeLike | None = None,
         count_tokens: TokenCounter | None = None,
         strategy: str = "auto",
         previous: str | None = None,
@@ -231,7 +283,7 @@ class Memory:
             question,
             reach,
             budget=budget,
-            where=Filter.of(where),
+            where=Filter.of(where, as_of=as_of, valid_at=valid_at),
             asked_at=_moment(asked_at),
             count_tokens=count_tokens or (self._model.count_tokens if self._model else None),
             strategy=strategy,
@@ -250,6 +302,8 @@ class Memory:
         budget: int = 2000,
         where: Where | None = None,
         asked_at: TimeLike | None = None,
+        as_of: TimeLike | None = None,
+        valid_at: TimeLike | None = None,
         model: LanguageModel | None = None,
     ) -> Answer:
         """Answer from memory, citing cubes: by the language model if there is one, else in the memory's own
@@ -264,7 +318,7 @@ class Memory:
             reach,
             model=model or self._model,
             budget=budget,
-            where=Filter.of(where),
+            where=Filter.of(where, as_of=as_of, valid_at=valid_at),
             asked_at=_moment(asked_at),
         )
 
@@ -278,12 +332,18 @@ class Memory:
         session: ScopeField = ANY,
         everyone: bool = False,
         where: Where | None = None,
+        as_of: TimeLike | None = None,
+        valid_at: TimeLike | None = None,
         limit: int = 100,
         after: str | None = None,
     ) -> Page:
-        """Live cubes in the order they were told; `after` is the `.next` of the page before."""
+        """Live cubes in the order they were told; `after` is the `.next` of the page before.
+
+        where, as_of, valid_at: as in `search`.
+        """
         reach = Reach.of(user, agent, session, everyone=everyone)
-        return browse(self._recall, reach, where=Filter.of(where), limit=limit, after=after)
+        conditions = Filter.of(where, as_of=as_of, valid_at=valid_at)
+        return browse(self._recall, reach, where=conditions, limit=limit, after=after)
 
     def count(
         self,
@@ -323,17 +383,60 @@ class Memory:
             raise NotFound(f"cube {id} has versions 1 to {len(versions)}, not {version!r:.80}")
         return versions[version - 1]
 
-    def history(self, id: str) -> Sequence[MemCube]:
-        """Every version of a cube, oldest first, tombstones included. Raises NotFound."""
-        with self._vault.snapshot() as snapshot:
-            return snapshot.history(id)
+    def history(self, id: str) -> History:
+        """Every version of a cube, oldest first, tombstones included; `.revisions` say who, when and why.
+
+        Raises NotFound. O(versions).
+        """
+        return history(self._vault, id)
+
+    def changes(
+        self,
+        *,
+        user: ScopeField = ANY,
+        agent: ScopeField = ANY,
+        session: ScopeField = ANY,
+        everyone: bool = False,
+        after: int = 0,
+        limit: int = 1000,
+    ) -> Sequence[LoggedChange]:
+        """What was changed, in the order of the log: which call, when, by whom, why, and which cubes.
+
+        after: the `.seq` of the last one seen. O(changes).
+        """
+        reach = Reach.of(user, agent, session, everyone=everyone)
+        return changes(self._vault, reach, after=after, limit=limit)
 
     def explain(self, id: str) -> Explanation:
-        """Where a cube comes from and what was made from it. Raises NotFound."""
-        with self._vault.snapshot() as snapshot:
-            return Explanation(
-                snapshot.head(id), tuple(snapshot.history(id)), tuple(sorted(snapshot.made_from(id)))
-            )
+        """Where a cube comes from, down to what was told, and what was made from it, all the way up.
+
+        Raises NotFound. O(citations followed).
+        """
+        return explain(self._vault, id)
+
+    def facts(
+        self,
+        *,
+        user: ScopeField = ANY,
+        agent: ScopeField = ANY,
+        session: ScopeField = ANY,
+        everyone: bool = False,
+        subject: str | None = None,
+        attribute: str | None = None,
+        past: bool = False,
+        as_of: TimeLike | None = None,
+        valid_at: TimeLike | None = None,
+        limit: int = 1000,
+    ) -> Sequence[Fact]:
+        """What is known of whom: facts that hold, each with the turns that it rests on.
+
+        subject, attribute: only those whose names hold these words. past: also those that hold no more.
+        as_of, valid_at: as in `search`. Facts are derived in the background; `flush()` waits for them.
+        O(facts within reach).
+        """
+        reach = Reach.of(user, agent, session, everyone=everyone)
+        names = {"subject": subject, "attribute": attribute}
+        return facts(self._recall, reach, **names, past=past, as_of=as_of, valid_at=valid_at, limit=limit)
 
     def where(self) -> str:
         """Where this memory is kept: a path, or a URL without its password."""
@@ -349,12 +452,38 @@ class Memory:
         return ScopedMemory(self, user=user, agent=agent, session=session)
 
     def flush(self, progress: Progress | None = None) -> int:
-        """Wait for background work: embed what is pending; how many cubes that was. Raises ModelError."""
+        """Do all background work that is due: derive, rebuild what is stale, embed what is pending.
+
+        Returns how many cubes were embedded. What fails stays listed in `jobs()`. Raises ModelError.
+        """
+        self._worker.flush()
         return self._parts.pending.flush(progress)
+
+    def jobs(self) -> Sequence[Job]:
+        """Background work that is not done: what waits, what was put off, and what is dead and why."""
+        with self._vault.snapshot() as snapshot:
+            return listed(snapshot.transaction, self._vault.tenant, now())
+
+    def rerun(self, job: str) -> None:
+        """Let a job that is dead or put off be done now. Raises NotFound."""
+        with self._vault.database.write() as transaction:
+            if not rerun(transaction, self._vault.tenant, job, now()):
+                raise NotFound(f"no job {job} in this vault; it may be done. jobs() lists what is not")
+        self._worker.kick()
+
+    def health(self) -> Health:
+        """Whether background work gets done: not `ok` where something is dead or overdue. O(jobs + users)."""
+        readers = [one.name for one in self._derivation.derivers]
+        return health(self._vault, readers, last_error=self._worker.last_error)
 
     def close(self) -> None:
         """Give the file back. What was acknowledged is safe with or without it."""
+        self._worker.close()
         self._parts.close()
+
+    def _kick(self) -> None:
+        self._worker.kick()
+        self._parts.pending.kick()
 
     def __enter__(self) -> Self:
         return self
@@ -402,6 +531,9 @@ class ScopedMemory:
 
     def ask(self, /, question: str, **options: Any) -> Answer:
         return self.memory.ask(question, **self._with(options))
+
+    def facts(self, /, **options: Any) -> Sequence[Fact]:
+        return self.memory.facts(**self._with(options))
 
     def list(self, /, **options: Any) -> Page:
         return self.memory.list(**self._with(options))

@@ -6,6 +6,7 @@ A sibling of `memory.py`, above the rooms.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -16,7 +17,8 @@ from mnemic.memory import Memory, default_place
 from mnemic.models.base import Embedder
 from mnemic.plaintext.ingest.features import Progress
 from mnemic.plaintext.parts import reembed
-from mnemic.vault.check import cube_ids, disk, version_counts
+from mnemic.vault.check import change_ids, cube_ids, disk, version_counts
+from mnemic.vault.database import Transaction
 from mnemic.vault.vault import open_vault
 
 SHORTEST_ENDING = 4
@@ -93,19 +95,29 @@ def stats(memory: Memory) -> Stats:
 
 def full_id(memory: Memory, ending: str) -> str:
     """The id that ends so. Raises NotFound and, when several do, InvalidOption with their ids. O(cubes)."""
+    return _full(memory, ending, cube_ids, "cube", "`mnemic search` and `mnemic list` show")
+
+
+def full_change(memory: Memory, ending: str) -> str:
+    """The id of the change that ends so. Raises as `full_id`. O(changes)."""
+    return _full(memory, ending, change_ids, "change", "`mnemic changes` shows")
+
+
+def _full(
+    memory: Memory, ending: str, ids: Callable[[Transaction, str], list[bytes]], what: str, where: str
+) -> str:
     wanted = ending.strip().lower().replace("-", "").removeprefix("…")
     if len(wanted) < SHORTEST_ENDING or len(wanted) > 32 or set(wanted) - set("0123456789abcdef"):
         raise InvalidOption(
-            f"{ending!r} is not the id of a cube, nor the ending of one ({SHORTEST_ENDING} to 32 of 0-9 "
-            "and a-f). `mnemic search` and `mnemic list` show them"
+            f"{ending!r} is not the id of a {what}, nor the ending of one ({SHORTEST_ENDING} to 32 of 0-9 "
+            f"and a-f). {where} them"
         )
     vault = memory._parts.vault
     with vault.database.read() as transaction:
-        found = [raw for raw in cube_ids(transaction, vault.tenant) if raw.hex().endswith(wanted)]
+        every = dict.fromkeys(ids(transaction, vault.tenant))
+    found = [raw for raw in every if raw.hex().endswith(wanted)]
     if not found:
-        raise NotFound(
-            f"no cube has an id that ends in {ending!r}. `mnemic search` and `mnemic list` show ids"
-        )
+        raise NotFound(f"no {what} has an id that ends in {ending!r}. {where} ids")
     if len(found) > 1:
         some = ", ".join(id_text(raw) for raw in found[:3])
         raise InvalidOption(f"{len(found)} ids end in {ending!r}: {some}. Give more of the id")

@@ -136,7 +136,7 @@ def test_a_step_that_fails_leaves_the_old_vault(database: str) -> None:
     with pytest.raises(VaultError):
         migrate(opened, (*LATER, fail))
     opened.close()
-    assert format_of(database) == b"1"
+    assert format_of(database) == str(len(MIGRATIONS)).encode()
     assert not {"note", "half"} & names_of_tables(database)
     tell(vault, ANA, "after")
     assert texts(vault, ANA) == ["before", "after"]
@@ -175,7 +175,7 @@ def test_processes_that_open_an_old_vault_at_once_migrate_it_once(database: str)
     assert [results.get(timeout=60) for _ in workers] == [None] * 3
     for worker in workers:
         worker.join()
-    assert format_of(database) == b"2"
+    assert format_of(database) == str(len(LATER)).encode()
     opened = connect(database)
     with opened.read() as transaction:
         assert transaction.rows(Statement(sa.text("SELECT said FROM note")), {}) == [("kept",)]
@@ -190,7 +190,7 @@ def test_a_newer_vault_is_refused_and_not_touched(database: str) -> None:
     with pytest.raises(VaultTooNew, match="pip install -U"):
         open_vault(database)
     assert before == ("://" in database or hashlib.sha256(Path(database).read_bytes()).digest())
-    assert format_of(database) == b"2"
+    assert format_of(database) == str(len(LATER)).encode()
     if "://" not in database:
         assert [path.name for path in Path(database).parent.iterdir()] == [Path(database).name]
 

@@ -26,8 +26,8 @@ from mnemic.cube.errors import InvalidOption
 from mnemic.cube.times import to_micros
 from mnemic.plaintext.recall.filters import Filter, Reach
 from mnemic.plaintext.recall.rank import Weights, guess, spread
-from mnemic.plaintext.recall.search import Visible
 from mnemic.plaintext.recall.signals import DIRECT, GUESSED, FloatArray, View
+from mnemic.plaintext.recall.visible import Visible
 
 NAMES: Final = (*DIRECT, *GUESSED)
 ROUNDS: Final = 4  # the guessed signals rest on the weights, so both are made anew so many times
@@ -74,8 +74,8 @@ def _collect(system: Mnemic, dialogue: Dialogue) -> Examples:
     recall = system.memory._parts.recall
     with recall.cache.lock, recall.vault.snapshot() as snapshot:
         seen: list[Visible] = recall.visible(snapshot, Reach(user=USER), Filter())
-        indexes = [one.entry.index for one in seen]
-        cubes = [cube for one in seen for cube in snapshot.cubes(one.space, one.entry.index.seq.tolist())]
+        indexes = [one.index for one in seen]
+        cubes = [cube for one in seen for cube in snapshot.cubes(one.space, one.index.seq.tolist())]
     place = {cube.client_id: row for row, cube in enumerate(cubes)}
     texts = np.concatenate([index.text_hash for index in indexes]) != 0
     found = Examples(dialogue, [], texts, [], [])

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from mnemic.cli import asking, bench, chat, importing, keeping, looking, telling
+from mnemic.cli import asking, bench, changing, chat, importing, keeping, knowing, looking, telling
 from mnemic.cli.ending import USAGE, code_of, debugging
 from mnemic.cli.output import print_error
 
@@ -71,6 +71,6 @@ def root(
     """
 
 
-for group in (telling, importing, asking, chat, looking, keeping):
+for group in (telling, importing, asking, chat, looking, changing, knowing, keeping):
     group.register(app)
 app.add_typer(bench.app, name="bench")

@@ -58,6 +58,8 @@ def search(
     k: Annotated[int, typer.Option("-k", min=1, help="How many at most.")] = 10,
     where: o.Where = None,
     asked_at: AskedAt = None,
+    as_of: o.AsOf = None,
+    valid_at: o.ValidAt = None,
     explain: Annotated[bool, typer.Option("--explain", help="Show what every signal added.")] = False,
     embedder: o.Embedder = None,
     base_url: o.BaseUrl = None,
@@ -66,7 +68,9 @@ def search(
     """Find what answers a question, best first, and say why each was found."""
     who, filters, asked = _asked(question, user, agent, session, everyone, where)
     with Place(vault=vault, tenant=tenant, embedder=embedder, base_url=base_url).open(reading=True) as memory:
-        hits = memory.search(asked, **who.reads(), k=k, where=filters, asked_at=asked_at)
+        hits = memory.search(
+            asked, **who.reads(), k=k, where=filters, asked_at=asked_at, as_of=as_of, valid_at=valid_at
+        )
         remark = None if hits else known_users(memory, who)
     if as_json:
         found = [
@@ -75,6 +79,7 @@ def search(
                 "score": hit.score,
                 "why": in_words(hit.signals),
                 "signals": hit.signals,
+                "superseded": plain(hit.superseded),
                 **cube_json(hit.cube),
             }
             for rank, hit in enumerate(hits, start=1)
@@ -101,6 +106,8 @@ def context(
     why: Annotated[bool, typer.Option("--why", help="List the pieces and why each was chosen.")] = False,
     where: o.Where = None,
     asked_at: AskedAt = None,
+    as_of: o.AsOf = None,
+    valid_at: o.ValidAt = None,
     embedder: o.Embedder = None,
     base_url: o.BaseUrl = None,
     as_json: o.Json = False,
@@ -112,10 +119,14 @@ def context(
     """
     who, filters, asked = _asked(question, user, agent, session, everyone, where)
     with Place(vault=vault, tenant=tenant, embedder=embedder, base_url=base_url).open(reading=True) as memory:
-        made = memory.context(
-            asked, **who.reads(), budget=budget, where=filters, asked_at=asked_at, strategy=strategy
-        )
-        look = {**who.reads(), "where": filters, "asked_at": asked_at}
+        look = {
+            **who.reads(),
+            "where": filters,
+            "asked_at": asked_at,
+            "as_of": as_of,
+            "valid_at": valid_at,
+        }
+        made = memory.context(asked, **look, budget=budget, strategy=strategy)
         signals = signals_of(memory, asked, made, look) if why else {}
         remark = None if made.cubes else known_users(memory, who)
     if as_json:
@@ -143,6 +154,8 @@ def ask(
     budget: Budget = 2000,
     where: o.Where = None,
     asked_at: AskedAt = None,
+    as_of: o.AsOf = None,
+    valid_at: o.ValidAt = None,
     embedder: o.Embedder = None,
     model: o.Model = None,
     base_url: o.BaseUrl = None,
@@ -152,7 +165,15 @@ def ask(
     who, filters, asked = _asked(question, user, agent, session, everyone, where)
     place = Place(vault=vault, tenant=tenant, embedder=embedder, model=model, base_url=base_url)
     with place.open(reading=True) as memory:
-        found = memory.ask(asked, **who.reads(), budget=budget, where=filters, asked_at=asked_at)
+        found = memory.ask(
+            asked,
+            **who.reads(),
+            budget=budget,
+            where=filters,
+            asked_at=asked_at,
+            as_of=as_of,
+            valid_at=valid_at,
+        )
         remark = known_users(memory, who)
     if as_json:
         print_json({"question": asked, **plain(found)})

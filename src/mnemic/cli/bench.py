@@ -200,6 +200,32 @@ def context(
     _leave(out, "context", found, context_markdown(found, command), as_json)
 
 
+@app.command()
+def updates(
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", help="Folder of MQuAKE's prompt templates.", show_default=False),
+    ] = None,
+    out: Out = Path("bench-results"),
+    as_json: Json = False,
+) -> None:
+    """Contradict facts: is what holds now first, what held before still there, and nothing else ended?
+
+    Invented entities, and a control of compatible pairs. Writes updates.json and updates.md to --out.
+    """
+    from mnemic.bench.updates import ROUNDS, SYSTEMS, run, updates_markdown
+    from mnemic.cube.errors import InvalidOption
+
+    if data is None:
+        raise InvalidOption(
+            "--data is missing. Download cloze_templates.json and question_templates.json from github.com/"
+            "princeton-nlp/MQuAKE (MIT, prompts/templates) and pass their folder"
+        )
+    with _progress(ROUNDS * (len(SYSTEMS) + 1)) as step:
+        found = run(data, lambda done: step("updates", done))
+    _leave(out, "updates", found, updates_markdown(found, "mnemic bench updates --data DIR"), as_json)
+
+
 def _split(named: list[str] | None) -> list[str] | None:
     return [part for one in named for part in one.split(",") if part] if named else None
 

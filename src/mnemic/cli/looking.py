@@ -101,17 +101,34 @@ def history(
     base_url: o.BaseUrl = None,
     as_json: o.Json = False,
 ) -> None:
-    """Show everything a cube ever said, oldest first."""
+    """Show everything a cube ever said, oldest first: when, by which change, by whom and why."""
     from mnemic.upkeep import full_id
 
     with Place(vault=vault, tenant=tenant, embedder=embedder, base_url=base_url).open(reading=True) as memory:
         versions = memory.history(full_id(memory, id))
     if as_json:
-        print_json([{"version": number, **cube_json(cube)} for number, cube in enumerate(versions, start=1)])
+        print_json(
+            [
+                {
+                    "version": one.version,
+                    **cube_json(one.cube),
+                    "op": one.change.op,
+                    "by": one.change.by,
+                    "reason": one.change.reason,
+                    "change_id": one.change.id,
+                    "diff": one.diff,
+                }
+                for one in versions.revisions
+            ]
+        )
         return
-    for number, cube in enumerate(versions, start=1):
+    for one in versions.revisions:
+        cube, change = one.cube, one.change
         said = "(deleted)" if cube.deleted else short(cube.text, 400)
-        console().print(f"{number}  {minute(cube.header.recorded_at)}  {said}")
+        by = f" by {ending(change.by)}" if change.by else ""
+        why = f": {short(change.reason, 200)}" if change.reason else ""
+        console().print(f"{one.version}  {minute(cube.header.recorded_at)}  {said}")
+        console().print(f"   {change.op}{by} [{ending(change.id)}]{why}", style="dim")
 
 
 def stats(

@@ -108,6 +108,14 @@ Where = Annotated[
         show_default=False,
     ),
 ]
+AsOf = Annotated[
+    str | None,
+    typer.Option("--as-of", metavar="TIME", help="Only what was known then, ISO 8601.", show_default=False),
+]
+ValidAt = Annotated[
+    str | None,
+    typer.Option("--valid-at", metavar="TIME", help="Only what was true then, ISO 8601.", show_default=False),
+]
 Reason = Annotated[
     str | None, typer.Option("--reason", help="Why; kept in the history.", show_default=False, metavar="TEXT")
 ]

@@ -105,6 +105,7 @@ def update(
         print_json({"change_id": change.id, "cubes": [cube_json(cube) for cube in change.cubes]})
     else:
         console().print(f"[{ending(change.cubes[0].id)}] now says: {short(change.cubes[0].text, 80)}")
+        note(f"take it back with: mnemic undo {ending(change.id or '')}")
 
 
 def delete(
@@ -126,6 +127,8 @@ def delete(
         print_json({"change_id": change.id, "deleted": [cube.id for cube in change.cubes]})
     else:
         console().print(f"deleted {change.count}" + ("" if change.count else " (already deleted before)"))
+        if change.id:
+            note(f"take it back with: mnemic undo {ending(change.id)}")
 
 
 def _content(text: list[str], lines: bool) -> str | list[str]:

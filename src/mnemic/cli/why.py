@@ -34,6 +34,7 @@ WORDS: Final[Mapping[str, str]] = {
     "recency": "the latest, or the earliest",
     "feedback": "like the best matches",
     "session": "in the best conversation",
+    "current": "what holds now",
 }
 
 
@@ -73,7 +74,17 @@ def print_pieces(made: Context, signals: Mapping[str, Signals], *, limit: int, s
 def print_hits(hits: Sequence[Hit], *, explain: bool) -> None:
     """Hits, best first; `explain` shows every signal instead of the strongest."""
     said = _all if explain else in_words
-    _print_rows((hit.cube, said(hit.signals), hit.score) for hit in hits)
+    _print_rows((hit.cube, _over(hit) + said(hit.signals), hit.score) for hit in hits)
+
+
+def _over(hit: Hit) -> str:
+    """What of a hit holds no more, in a line of its own."""
+    return "".join(
+        f"no longer: {one.attribute} {one.value}, since {day(one.since)}"
+        + (f"; now {one.now}" if one.now else "")
+        + f" [{ending(one.by)}]\n"
+        for one in hit.superseded
+    )
 
 
 def _of_piece(made: Context, signals: Mapping[str, Signals], id: str) -> str:

@@ -13,6 +13,8 @@ MnemicError
 │   └── InvalidFile           an import file is not what it was said to be
 ├── IdempotencyConflict       the caller's id is taken by other content
 ├── NotFound                  no such cube, version, change or file
+├── Frozen                    the cube may not be changed until it is thawed
+├── ChangedSince              an undo would take back more than it was asked to
 ├── VaultError                the vault cannot be opened or written
 │   ├── NotAVault             the file exists and is something else, or is damaged
 │   ├── VaultTooNew           written by a later mnemic
@@ -73,6 +75,14 @@ class IdempotencyConflict(MnemicError):
 
 class NotFound(MnemicError, LookupError):
     """No such cube, version, change or file."""
+
+
+class Frozen(MnemicError):
+    """The cube may not be changed until it is thawed."""
+
+
+class ChangedSince(MnemicError):
+    """What a change left has been changed again: an undo would take back more than it was asked to."""
 
 
 class VaultError(MnemicError):

@@ -123,6 +123,7 @@ class Source(_Value):
 class Header(_Value):
     """All that is known about a cube beside its payload.
 
+    sources: what a derived cube was made from, by `method`; ended_by: what put an end to it, at `valid_to`.
     Usage counts live beside it, so reading rewrites nothing.
     """
 
@@ -138,6 +139,9 @@ class Header(_Value):
     state: State = State.generated
     labels: tuple[str, ...] = ()
     sources: tuple[Source, ...] = ()
+    ended_by: Source | None = None
+    method: str | None = None
+    frozen: bool = False
     place: Place | None = None
     recalled: tuple[tuple[int, int], ...] = ()
     metadata: Annotated[Mapping[str, Any], AfterValidator(ReadOnlyDict)] = Field(default_factory=ReadOnlyDict)
@@ -153,6 +157,7 @@ class MemCube(_Value):
     payload: bytes = Field(repr=False)
     client_id: str | None = None
     deleted: bool = False
+    stale_since: datetime | None = None  # what it was made from has changed: not to be taken for current
 
     @property
     def text(self) -> str:

@@ -7,31 +7,47 @@ Used under `lock`, taken before the read transaction begins: an index then never
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from numpy.typing import NDArray
 
 from mnemic.cube.errors import EmbedderMismatch
-from mnemic.cube.model import Scope
+from mnemic.cube.model import Origin, Scope
 from mnemic.index.columns import HeaderColumns
+from mnemic.index.facts import Facts
 from mnemic.index.scope import ScopeIndex
 from mnemic.vault.database import ForkSafeLock
-from mnemic.vault.log import Position
+from mnemic.vault.log import LogRow, Position
 from mnemic.vault.vault import ModelRow, Snapshot
 
 DEFAULT_BYTES = 512 << 20
+PASTS = 4  # moments in the past that are kept
+
+
+@dataclass(slots=True)
+class Part:
+    """An index and what was read of its rows' headers."""
+
+    index: ScopeIndex
+    columns: HeaderColumns | None = None
 
 
 @dataclass(slots=True)
 class Entry:
-    """One space's index and how far into its log it has read."""
+    """One space and how far into its log it has been read.
 
-    index: ScopeIndex
+    What was told and what was derived from it are indexes apart: deriving changes no score of what was told.
+    stale: derived cubes that are not current, because what they were made from has changed.
+    """
+
+    told: Part
+    made: Part
     position: Position
-    columns: HeaderColumns | None = None
+    stale: frozenset[bytes] = frozenset()
     scopes: Mapping[int, Scope] | None = None
+    facts: Facts | None = None
 
 
 class IndexCache:
@@ -50,6 +66,7 @@ class IndexCache:
         self._table = table
         self._max_bytes = max_bytes
         self._entries: OrderedDict[int, Entry] = OrderedDict()
+        self._past: OrderedDict[tuple[int, int, Position], Entry] = OrderedDict()
 
     @property
     def dim(self) -> int:
@@ -68,18 +85,50 @@ class IndexCache:
             return None
         if entry is None or entry.position.epoch != now.epoch:
             self._check_models(snapshot)
-            entry = self._entries[space] = Entry(self._new_index(), Position(0, now.epoch))
+            entry = self._entries[space] = self._new_entry(now.epoch)
         number = self._dense.number if self._dense else None
         if now.seq > entry.position.seq:
             rows = snapshot.since(space, entry.position.seq, lexical=self._lexical.number, dense=number)
-            entry.index.apply(rows)
+            _take_in(entry, rows)
+            if entry.made.index.size:
+                entry.stale = snapshot.stale(space)
             entry.position = now
-        if number is not None and (pending := entry.index.pending()):
-            late = snapshot.features_after(space, min(pending) - 1, number)
-            entry.index.fill_dense({seq: late[seq] for seq in pending if seq in late})
+        if number is not None:
+            for part in (entry.told, entry.made):
+                if pending := part.index.pending():
+                    late = snapshot.features_after(space, min(pending) - 1, number)
+                    part.index.fill_dense({seq: late[seq] for seq in pending if seq in late})
         self._entries.move_to_end(space)
         self._evict()
         return entry
+
+    def past(self, snapshot: Snapshot, space: int, moment: int) -> Entry | None:
+        """A space as it was known at a moment; None when the space is gone.
+
+        Equal to that of a vault that was told nothing since. O(versions of the space), and O(1) where it was
+        asked for lately and nothing was written since.
+        """
+        now = snapshot.position(space)
+        if now is None:
+            return None
+        key = (space, moment, now)
+        if key not in self._past:
+            self._check_models(snapshot)
+            number = self._dense.number if self._dense else None
+            rows = snapshot.since(space, 0, lexical=self._lexical.number, dense=number)
+            entry = self._new_entry(now.epoch)
+            _take_in(entry, [row for row in rows if row.recorded_at <= moment])
+            entry.position = now
+            if entry.made.index.size:
+                entry.stale = snapshot.stale_at(space, moment)
+            self._past[key] = entry
+        self._past.move_to_end(key)
+        while len(self._past) > PASTS:
+            self._past.popitem(last=False)
+        return self._past[key]
+
+    def _new_entry(self, epoch: int) -> Entry:
+        return Entry(Part(self._new_index()), Part(self._new_index()), Position(0, epoch))
 
     def scopes(self, snapshot: Snapshot, space: int) -> Mapping[int, Scope]:
         """The names of a space's scopes, read again only when its log has moved since the last look."""
@@ -101,27 +150,46 @@ class IndexCache:
                     "Close it and open it again."
                 )
 
-    def columns(self, snapshot: Snapshot, space: int) -> HeaderColumns:
-        """The header columns of a space's index. O(new rows), or O(rows) after an update or delete."""
-        entry = self._entries[space]
-        seqs = entry.index.seq
-        if entry.columns is None or not entry.columns.is_prefix_of(seqs):
-            entry.columns = HeaderColumns()
-        known = entry.columns.seqs
+    def columns(self, snapshot: Snapshot, space: int, part: Part) -> HeaderColumns:
+        """The header columns of an index. O(new rows), or O(rows) after an update or delete."""
+        seqs = part.index.seq
+        if part.columns is None or not part.columns.is_prefix_of(seqs):
+            part.columns = HeaderColumns()
+        known = part.columns.seqs
         if len(known) < len(seqs):
             headers = snapshot.headers(space, after=int(known[-1]) if len(known) else 0)
-            entry.columns.extend(seqs, [headers[seq] for seq in seqs[len(known) :].tolist()])
-        return entry.columns
+            part.columns.extend(seqs, [headers[seq] for seq in seqs[len(known) :].tolist()])
+        return part.columns
+
+    def facts(self, snapshot: Snapshot, space: int, entry: Entry) -> Facts:
+        """What the derived cubes of a space say of whom. O(1), and O(facts) when they have changed."""
+        index = entry.made.index
+        if entry.facts is None:
+            entry.facts = Facts()
+        if not entry.facts.are_of(index.seq):
+            unread = entry.facts.unread(index.seq)
+            headers = snapshot.headers(space, after=unread[0] - 1) if unread else {}
+            entry.facts.read(index, headers)
+        return entry.facts
 
     def stats(self) -> dict[str, int]:
         """How many spaces, cubes and bytes are held."""
-        indexes = [entry.index for entry in self._entries.values()]
+        entries = (*self._entries.values(), *self._past.values())
+        indexes = [part.index for entry in entries for part in (entry.told, entry.made)]
         return {
-            "spaces": len(indexes),
+            "spaces": len(self._entries),
             "cubes": sum(index.size for index in indexes),
             "bytes": sum(index.memory_bytes for index in indexes),
         }
 
     def _evict(self) -> None:
         while len(self._entries) > 1 and self.stats()["bytes"] > self._max_bytes:
-            self._entries.popitem(last=False)
+            (self._past or self._entries).popitem(last=False)
+
+
+def _take_in(entry: Entry, rows: Sequence[LogRow]) -> None:
+    """Rows to the index they belong to: a cube's origin is the same for all its life."""
+    made = [row for row in rows if row.origin == Origin.derived]
+    entry.told.index.apply([row for row in rows if row.origin != Origin.derived] if made else rows)
+    if made:
+        entry.made.index.apply(made)

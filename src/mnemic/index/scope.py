@@ -98,6 +98,14 @@ class ScopeIndex:
         if new:
             self._append(new)
 
+    def cubes(self) -> list[bytes]:
+        """(size,) the cube of each row. Of an index, not of one of its parts."""
+        return list(self._row_of)
+
+    def row_of(self, cube: bytes) -> int | None:
+        """The row of a cube, if it is live. Of an index, not of one of its parts."""
+        return self._row_of.get(cube)
+
     def pending(self) -> set[int]:
         """The seqs whose dense feature is still to come."""
         return set(self._pending)

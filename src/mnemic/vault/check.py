@@ -160,6 +160,7 @@ _after = Statement(
 )
 _spaces = Statement(sa.select(_space.c.space).where(_space.c.tenant == _p("t")).order_by(_space.c.space))
 _cubes = Statement(sa.select(_cube.c.cube).where(_cube.c.tenant == _p("t")))
+_changes = Statement(sa.select(_change.c.change_id).where(_change.c.tenant == _p("t")))
 _counts = Statement(
     sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(_version.c.deleted), 0)).where(
         _version.c.tenant == _p("t")
@@ -208,6 +209,11 @@ def _is_unaltered(key: bytes, row: tuple[Any, ...]) -> bool:
 def cube_ids(transaction: Transaction, tenant: str) -> list[bytes]:
     """The id of every cube, deleted ones too. O(cubes)."""
     return [bytes(row[0]) for row in transaction.rows(_cubes, {"t": tenant})]
+
+
+def change_ids(transaction: Transaction, tenant: str) -> list[bytes]:
+    """The id of every change, once for each of its rows. O(changes)."""
+    return [bytes(row[0]) for row in transaction.rows(_changes, {"t": tenant})]
 
 
 def version_counts(transaction: Transaction, tenant: str) -> tuple[int, int]:

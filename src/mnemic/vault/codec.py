@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hmac
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
+from mnemic.cube.errors import Frozen
 from mnemic.cube.ids import id_text
 from mnemic.cube.model import Header, Kind, MemCube, Origin, Place, Scope, Source, State
 from mnemic.cube.times import to_datetime
@@ -36,6 +37,10 @@ class Draft:
     place: Place | None = None
     recalled: tuple[tuple[int, int], ...] = ()
     sources: tuple[Source, ...] = ()
+    ended_by: Source | None = None
+    method: str | None = None
+    frozen: bool = False
+    deleted: bool = False
     client_id: str | None = None
     features: Mapping[int, bytes] = field(default_factory=dict)
 
@@ -54,14 +59,15 @@ def mac(key: bytes, *parts: str | bytes | int | None) -> bytes:
 
 
 def digest(key: bytes, draft: Draft) -> bytes:
-    """What a cube says, who says it and where it stands in its source:
+    """What a cube says, who says it, where it stands in its source and when it ceased to be true:
 
     equal digests are the same statement.
     """
     place = draft.place
     cut = place is not None and (place.start, place.end) != (0, place.total)
     stands = (place.start, place.total) if place is not None and cut else (0, None)
-    return mac(key, int(draft.kind), draft.role, draft.name, *stands, draft.payload)
+    ended = () if draft.valid_to is None else ("ended", draft.valid_to)
+    return mac(key, int(draft.kind), draft.role, draft.name, *stands, draft.payload, *ended)
 
 
 def client_key(key: bytes, client_id: str, part: int) -> bytes:
@@ -71,7 +77,8 @@ def client_key(key: bytes, client_id: str, part: int) -> bytes:
 def encode_header(draft: Draft) -> bytes:
     """JSON of what differs from the default; scope, times and kinds are columns."""
     more = draft.labels or draft.metadata or draft.place or draft.recalled or draft.sources
-    if not more and draft.client_id is None:
+    derived = draft.ended_by or draft.method or draft.frozen
+    if not more and not derived and draft.client_id is None:
         return _who(draft.role, draft.name)
     out: dict[str, Any] = {}
     if draft.role is not None:
@@ -90,6 +97,12 @@ def encode_header(draft: Draft) -> bytes:
         out["recalled"] = draft.recalled
     if draft.sources:
         out["sources"] = [source.model_dump(exclude_defaults=True) for source in draft.sources]
+    if draft.ended_by is not None:
+        out["ended_by"] = draft.ended_by.model_dump(exclude_defaults=True)
+    if draft.method is not None:
+        out["method"] = draft.method
+    if draft.frozen:
+        out["frozen"] = True
     return _json(out)
 
 
@@ -123,11 +136,12 @@ class Stored:
     header: bytes
     payload: bytes
     state: int
+    stale_since: int | None = None  # of the head; an older version is never current
 
     def draft(self) -> Draft:
         """What it says, ready to be stored again with changes."""
         known = json.loads(self.header)
-        place, sources = known.get("place"), known.get("sources", ())
+        place, ended_by = known.get("place"), known.get("ended_by")
         return Draft(
             payload=self.payload,
             kind=Kind(self.kind),
@@ -142,12 +156,48 @@ class Stored:
             metadata=known.get("metadata", {}),
             place=Place(**place) if place else None,
             recalled=tuple((start, end) for start, end in known.get("recalled", ())),
-            sources=tuple(Source(**source) for source in sources),
+            sources=tuple(Source(**source) for source in known.get("sources", ())),
+            ended_by=Source(**ended_by) if ended_by else None,
+            method=known.get("method"),
+            frozen=known.get("frozen", False),
+            deleted=bool(self.deleted),
             client_id=known.get("client_id"),
+        )
+
+    def says_the_same_as(self, other: Stored) -> bool:
+        """Do two versions agree in all that a caller can see, times of recording aside?"""
+        return (
+            (self.deleted, self.kind, self.origin, self.header, self.payload)
+            == (other.deleted, other.kind, other.origin, other.header, other.payload)
+        ) and (self.at, self.valid_from, self.valid_to, self.expires_at) == (
+            *(other.at, other.valid_from, other.valid_to, other.expires_at),
         )
 
     def cube_in(self, scope: Scope) -> MemCube:
         return to_cube(self.draft(), self, scope)
+
+
+def stored(row: Sequence[Any]) -> Stored:
+    """A row of the columns that `reading` selects."""
+    return Stored(*row)
+
+
+def tombstone(row: Stored) -> Draft:
+    """What follows a version when its cube is deleted: whose it was, and nothing of what it said."""
+    draft = row.draft()
+    return Draft(payload=b"", kind=draft.kind, origin=draft.origin, client_id=draft.client_id, deleted=True)
+
+
+def check_thawed(row: Stored, draft: Draft) -> None:
+    """Raises Frozen where a frozen cube would get a version that does more than thaw it."""
+    if b'"frozen":true' not in row.header:
+        return
+    known = row.draft()
+    if known.frozen and replace(known, frozen=False, expires_at=None, features={}) != replace(
+        draft, frozen=False, expires_at=None, features={}
+    ):
+        cube = id_text(row.cube)
+        raise Frozen(f"cube {cube} is frozen: thaw({cube!r}) first, or leave it. Nothing was changed.")
 
 
 def to_cube(draft: Draft, row: Stored, scope: Scope) -> MemCube:
@@ -169,6 +219,9 @@ def to_cube(draft: Draft, row: Stored, scope: Scope) -> MemCube:
             state=State(row.state),
             labels=draft.labels,
             sources=draft.sources,
+            ended_by=draft.ended_by,
+            method=draft.method,
+            frozen=draft.frozen,
             place=draft.place,
             recalled=draft.recalled,
             metadata=draft.metadata,
@@ -176,6 +229,7 @@ def to_cube(draft: Draft, row: Stored, scope: Scope) -> MemCube:
         payload=row.payload,
         client_id=draft.client_id,
         deleted=bool(row.deleted),
+        stale_since=_moment(row.stale_since),
     )
 
 

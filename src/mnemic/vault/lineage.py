@@ -1,8 +1,8 @@
 """What was made from what. Stale marking, rebuilding and erasing are one walk forward over citations.
 
 A derived cube is current iff every version it cites is the live head of its cube, or the head says the same
-(equal digest). The flag `stale_since` is set and cleared in the transaction that changes a source, so undo
-clears it too.
+(equal digest); and what put an end to it is still there. The flag `stale_since` is set and cleared in the
+transaction that changes a source, so undo clears it too.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ from mnemic.cube.model import Source
 from mnemic.vault import tables
 from mnemic.vault.database import InStatement, Statement, Transaction
 
-SOURCE, PARENT, SUPERSEDES, CONTRADICTS = range(4)
+SOURCE, PARENT, SUPERSEDES, CONTRADICTS, ENDED = range(5)
 
 _edge, _version, _cube = tables.edge, tables.version, tables.cube
 _p = sa.bindparam
 _insert = Statement(sa.insert(_edge))
+_rests_on = sa.or_(_edge.c.role == SOURCE, _edge.c.role == ENDED)  # what a cube cannot do without
 
 
 # Cubes whose head cites any version of a cube: one step of the walk forward.
@@ -33,7 +34,7 @@ _citing = InStatement(
         )
         .where(
             _edge.c.tenant == _p("t"),
-            _edge.c.role == SOURCE,
+            _rests_on,
             _cube.c.space == _edge.c.space,
             _edge.c.target_cube.in_(values),
         )
@@ -56,7 +57,8 @@ _links = InStatement(
             sa.or_(
                 _version.c.version.is_(None),
                 _cited.c.deleted == 1,
-                _version.c.digest != _edge.c.target_digest,
+                # What ended a fact may end itself: the first is over all the same.
+                sa.and_(_edge.c.role == SOURCE, _version.c.digest != _edge.c.target_digest),
             ),
             _cited.c.stale_since.is_not(None),
         )
@@ -74,8 +76,23 @@ _links = InStatement(
             )
             .outerjoin(_version, _is_head)
         )
-        .where(_cube.c.tenant == _p("t"), _edge.c.role == SOURCE, _cube.c.cube.in_(values))
+        .where(_cube.c.tenant == _p("t"), _rests_on, _cube.c.cube.in_(values))
     )
+)
+_stale_in = Statement(
+    sa.select(_cube.c.cube).where(
+        _cube.c.tenant == _p("t"), _cube.c.space == _p("s"), _cube.c.stale_since.is_not(None)
+    )
+)
+_edges_in = Statement(
+    sa.select(_edge.c.version, _edge.c.role, _edge.c.target_cube, _edge.c.target_digest).where(
+        _edge.c.tenant == _p("t"), _edge.c.space == _p("s"), _rests_on
+    )
+)
+_states_until = Statement(
+    sa.select(_version.c.cube, _version.c.version, _version.c.deleted, _version.c.digest)
+    .where(_version.c.tenant == _p("t"), _version.c.space == _p("s"), _version.c.recorded_at <= _p("at"))
+    .order_by(_version.c.recorded_at, _version.c.version)
 )
 _mark = Statement(
     sa.update(_cube)
@@ -90,9 +107,15 @@ _clear = Statement(
 
 
 def cite(
-    transaction: Transaction, tenant: str, space: int, version: bytes, sources: Sequence[Source]
+    transaction: Transaction,
+    tenant: str,
+    space: int,
+    version: bytes,
+    sources: Sequence[Source],
+    *,
+    role: int = SOURCE,
 ) -> None:
-    """Register a version as made from `sources`."""
+    """Register a version as made from `sources`, or as what `role` says."""
     transaction.many(
         _insert,
         [
@@ -100,7 +123,7 @@ def cite(
                 "tenant": tenant,
                 "space": space,
                 "version": version,
-                "role": SOURCE,
+                "role": role,
                 "target": id_bytes(source.version_id),
                 "target_cube": id_bytes(source.cube_id),
                 "span_start": source.start,
@@ -126,10 +149,11 @@ def made_from(transaction: Transaction, tenant: str, cubes: Collection[bytes]) -
     return seen - set(cubes)
 
 
-def restate(transaction: Transaction, tenant: str, cubes: Collection[bytes], at: int) -> None:
+def restate(transaction: Transaction, tenant: str, cubes: Collection[bytes], at: int) -> set[bytes]:
     """After these cubes changed: mark them and what depends on them as stale, or current again.
 
-    What fails by itself is stale, and so is what cites something stale. O(cubes that depend on these).
+    What fails by itself is stale, and so is what cites something stale. Returns those that are stale.
+    O(cubes that depend on these).
     """
     reached = set(cubes) | made_from(transaction, tenant, cubes)
     links = [
@@ -145,3 +169,36 @@ def restate(transaction: Transaction, tenant: str, cubes: Collection[bytes], at:
         stale |= more
     transaction.many(_mark, [{"t": tenant, "c": cube, "at": at} for cube in sorted(stale)])
     transaction.many(_clear, [{"t": tenant, "c": cube} for cube in sorted(reached - stale)])
+    return stale
+
+
+def stale_in(transaction: Transaction, tenant: str, space: int) -> set[bytes]:
+    """The cubes of a space that are flagged as stale. O(those)."""
+    return {bytes(row[0]) for row in transaction.rows(_stale_in, {"t": tenant, "s": space})}
+
+
+def stale_at(transaction: Transaction, tenant: str, space: int, moment: int) -> set[bytes]:
+    """The cubes of a space that were stale at a moment: the same rule, on the versions recorded by then.
+
+    O(versions and citations of the space).
+    """
+    params = {"t": tenant, "s": space}
+    heads: dict[bytes, tuple[bytes, bool, bytes]] = {}
+    for cube, version, deleted, digest in transaction.rows(_states_until, {**params, "at": moment}):
+        heads[bytes(cube)] = (bytes(version), bool(deleted), bytes(digest))
+    cube_of = {version: cube for cube, (version, deleted, _) in heads.items() if not deleted}
+    rests: dict[bytes, set[bytes]] = {}
+    stale = set()
+    for version, role, target, digest in transaction.rows(_edges_in, params):
+        cube, target = cube_of.get(bytes(version)), bytes(target)
+        if cube is None:
+            continue
+        _, gone, says = heads.get(target, (b"", True, b""))
+        if gone or (role == SOURCE and says != bytes(digest)):
+            stale.add(cube)
+        rests.setdefault(target, set()).add(cube)
+    frontier = set(stale)
+    while frontier:
+        frontier = {cube for target in frontier for cube in rests.get(target, ())} - stale
+        stale |= frontier
+    return stale

@@ -16,6 +16,7 @@ from mnemic.cube.errors import NotAVault, VaultTooNew
 from mnemic.vault import tables
 from mnemic.vault.database import Database, Statement, Transaction
 from mnemic.vault.schema_1 import TABLES as SCHEMA_1
+from mnemic.vault.schema_2 import TABLES as SCHEMA_2
 
 Migration = Callable[[Transaction], None]
 
@@ -54,7 +55,13 @@ def initial(transaction: Transaction) -> None:
     )
 
 
-MIGRATIONS: tuple[Migration, ...] = (initial,)
+def background_work(transaction: Transaction) -> None:
+    """Version 2."""
+    for statement in SCHEMA_2[transaction.dialect]:
+        transaction.script(statement)
+
+
+MIGRATIONS: tuple[Migration, ...] = (initial, background_work)
 
 
 def get_meta(transaction: Transaction, key: str) -> bytes | None:

@@ -35,6 +35,7 @@ _columns = (
     _version.c.header,
     _version.c.payload,
     _cube.c.state,
+    sa.case((_cube.c.head == _version.c.version, _cube.c.stale_since)),
 )
 _heads = _version.join(_cube, sa.and_(_cube.c.tenant == _version.c.tenant, _cube.c.cube == _version.c.cube))
 _in_space = (_version.c.tenant == _p("t"), _version.c.space == _p("s"))
@@ -85,11 +86,31 @@ head_of = Statement(
 spaces_of = InStatement(
     lambda values: sa.select(_cube.c.space).where(_cube.c.tenant == _p("t"), _cube.c.cube.in_(values))
 )
-history_of = Statement(
-    sa.select(_cube.c.space, *_columns)
+histories_of = InStatement(
+    lambda values: (
+        sa.select(_cube.c.space, *_columns)
+        .select_from(_heads)
+        .where(_version.c.tenant == _p("t"), _version.c.cube.in_(values))
+        .order_by(_version.c.cube, _version.c.recorded_at, _version.c.version)
+    )
+)
+heads_of = InStatement(
+    lambda values: (
+        sa.select(_cube.c.space, *_columns)
+        .select_from(_heads)
+        .where(
+            _cube.c.tenant == _p("t"),
+            _cube.c.cube.in_(values),
+            _cube.c.space == _version.c.space,
+            _version.c.seq == _cube.c.head_seq,
+        )
+    )
+)
+written_between = Statement(  # the versions of a change
+    sa.select(*_columns)
     .select_from(_heads)
-    .where(_version.c.tenant == _p("t"), _version.c.cube == _p("c"))
-    .order_by(_version.c.recorded_at, _version.c.version)
+    .where(*_in_space, _version.c.seq > _p("low"), _version.c.seq <= _p("high"))
+    .order_by(_version.c.seq)
 )
 # Every version's digest: an import that is repeated after an update is no conflict.
 clients_in_scope = InStatement(
@@ -161,9 +182,50 @@ features_at = Statement(
     )
 )
 pending_count = Statement(sa.select(sa.func.count()).select_from(_lacking).where(*_is_lacking))
+_of_change = (
+    *(_change.c.space, _change.c.seq, _change.c.change_id, _change.c.op, _change.c.principal, _change.c.at),
+    *(_change.c.reason, _change.c.undoes),
+)
 changes_after = Statement(
-    sa.select(_change.c.seq, _change.c.change_id, _change.c.op, _change.c.at, _change.c.reason)
+    sa.select(*_of_change)
     .where(_change.c.tenant == _p("t"), _change.c.space == _p("s"), _change.c.seq > _p("seq"))
     .order_by(_change.c.seq)
     .limit(_p("n", type_=sa.BigInteger))
+)
+change_rows = InStatement(
+    lambda values: sa.select(*_of_change).where(_change.c.tenant == _p("t"), _change.c.change_id.in_(values))
+)
+seq_before = Statement(  # of the change before one
+    sa.select(sa.func.max(_change.c.seq)).where(
+        _change.c.tenant == _p("t"), _change.c.space == _p("s"), _change.c.seq < _p("seq")
+    )
+)
+_later = _change.alias("later")
+changes_of_cube = Statement(  # the change that made each version: the first that ends at or after it
+    sa.select(*_of_change)
+    .select_from(
+        _version.join(
+            _change,
+            sa.and_(
+                _change.c.tenant == _version.c.tenant,
+                _change.c.space == _version.c.space,
+                _change.c.seq
+                == sa.select(sa.func.min(_later.c.seq))
+                .where(
+                    _later.c.tenant == _version.c.tenant,
+                    _later.c.space == _version.c.space,
+                    _later.c.seq >= _version.c.seq,
+                )
+                .correlate(_version)
+                .scalar_subquery(),
+            ),
+        )
+    )
+    .where(_version.c.tenant == _p("t"), _version.c.cube == _p("c"))
+    .order_by(_version.c.recorded_at, _version.c.version)
+)
+seqs_between = Statement(
+    sa.select(_version.c.seq, _version.c.cube, _version.c.scope)
+    .where(*_in_space, _version.c.seq > _p("low"), _version.c.seq <= _p("high"))
+    .order_by(_version.c.seq)
 )

@@ -91,7 +91,7 @@ version = _table(
 )
 
 edge = _table(
-    "edge",  # role: 0 source, 1 parent, 2 supersedes, 3 contradicts
+    "edge",  # role: 0 source, 1 parent, 2 supersedes, 3 contradicts, 4 ended by
     sa.Column("tenant", _text, primary_key=True),
     sa.Column("space", _int, primary_key=True, autoincrement=False),
     sa.Column("version", _bytes, primary_key=True),
@@ -152,6 +152,43 @@ feature = _table(
     sa.Column("seq", _int, primary_key=True, autoincrement=False),
     sa.Column("model", _int, primary_key=True, autoincrement=False),
     sa.Column("data", _bytes, nullable=False),
+)
+
+job = _table(
+    "job",  # outbox: a row is written in the transaction that causes the work, and deleted when it is done
+    sa.Column("tenant", _text, primary_key=True),
+    sa.Column(
+        "job", _bytes, primary_key=True
+    ),  # a name of (kind, space, args): what is asked twice is done once
+    sa.Column("space", _int, nullable=False),
+    sa.Column("kind", _text, nullable=False),
+    sa.Column("args", _bytes, nullable=False),  # JSON of ids and numbers, never of content
+    sa.Column("asked", _int, nullable=False),  # how often; asked again while it ran, it runs again
+    sa.Column("asked_at", _int, nullable=False),
+    sa.Column("run_after", _int, nullable=False),
+    sa.Column("lease_until", _int, nullable=False),  # 0: nobody has it
+    sa.Column("attempts", _int, nullable=False),
+    sa.Column("dead", _int, nullable=False),  # 1: failed too often, waits for somebody to look
+    sa.Column("error", _bytes),  # what the last attempt said; may quote content
+    sa.Index("job_due", "tenant", "dead", "run_after"),
+)
+
+progress = _table(
+    "progress",  # how far who only has to catch up has read a space's log; another epoch: from the start
+    sa.Column("tenant", _text, primary_key=True),
+    sa.Column("space", _int, primary_key=True, autoincrement=False),
+    sa.Column("reader", _text, primary_key=True),
+    sa.Column("epoch", _int, nullable=False),
+    sa.Column("seq", _int, nullable=False),
+)
+
+slot = _table(
+    "slot",  # projection: which facts speak of one attribute of one subject
+    sa.Column("tenant", _text, primary_key=True),
+    sa.Column("space", _int, primary_key=True, autoincrement=False),
+    sa.Column("slot_key", _bytes, primary_key=True),  # 🔑 of user, agent, subject, attribute
+    sa.Column("cube", _bytes, primary_key=True),
+    sa.Index("slot_by_cube", "tenant", "cube"),
 )
 
 model = _table(

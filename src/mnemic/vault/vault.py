@@ -13,9 +13,10 @@ import sqlalchemy as sa
 
 from mnemic.cube.errors import IdempotencyConflict, InvalidOption, NotFound
 from mnemic.cube.ids import id_bytes, id_text, new_ids
-from mnemic.cube.model import Kind, MemCube, Origin, Scope, check_scope_field
-from mnemic.vault import lineage, log, reading, tables, writing
-from mnemic.vault.codec import Draft, Stored, client_key, digest, mac
+from mnemic.cube.model import MemCube, Origin, Scope, check_scope_field
+from mnemic.vault import lineage, log, reading, tables, undoing, writing
+from mnemic.vault.changes import LoggedChange, changes_after, changes_of
+from mnemic.vault.codec import Draft, Stored, check_thawed, client_key, digest, mac, stored, tombstone
 from mnemic.vault.database import Database, Statement, Transaction
 from mnemic.vault.interned import Interned
 from mnemic.vault.migrations import get_meta, migrate
@@ -174,9 +175,9 @@ class Vault:
             names = self._scope_names(transaction, space, row.scope)
             target = Target(self.tenant, space, row.scope, names)
             if "payload" not in change and "features" not in change:
-                kept = transaction.rows(reading.features_at, {"t": self.tenant, "s": space, "seq": row.seq})
-                change = {**change, "features": {model: bytes(data) for model, data in kept}}
+                change = {**change, "features": self._features(transaction, space, row.seq)}
             draft = replace(row.draft(), **change)
+            check_thawed(row, draft)
             parent = Parent(row.cube, row.version)
             done = writing.insert(
                 transaction, target, self._key, [draft], op="update", reason=reason, parents=[parent]
@@ -189,32 +190,71 @@ class Vault:
         Raises NotFound before anything is written.
         """
         with self.database.write() as transaction:
-            heads: dict[tuple[int, int], list[Stored]] = {}
             self._hold_spaces_of(transaction, cubes)
-            for cube in dict.fromkeys(cubes):
-                space, row = self._head(transaction, cube)
-                if not row.deleted:
-                    heads.setdefault((space, row.scope), []).append(row)
-            done = []
-            (change_id,) = new_ids(1)
-            for (space, scope), rows in sorted(heads.items()):  # ascending, so that two cannot deadlock
-                names = self._scope_names(transaction, space, scope)
-                change = writing.insert(
-                    transaction,
-                    Target(self.tenant, space, scope, names),
-                    self._key,
-                    [
-                        Draft(payload=b"", kind=Kind(row.kind), client_id=row.draft().client_id)
-                        for row in rows
-                    ],
-                    op="delete",
-                    reason=reason,
-                    parents=[Parent(row.cube, row.version) for row in rows],
-                    deleted=True,
-                    change_id=change_id,
+            heads = self._heads(transaction, cubes)
+            gone = [Next(space, row, tombstone(row)) for space, row in heads if not row.deleted]
+            return self._advance(transaction, gone, op="delete", reason=reason)
+
+    def restore(self, cube: str, version: int, *, reason: str | None = None) -> list[tuple[Written, Scope]]:
+        """Let a cube say again what its `version` (1 is the first) said, as a new version; nothing where it
+
+        says so already. Raises NotFound, InvalidOption for a deletion, Frozen.
+        """
+        with self.database.write() as transaction:
+            self._hold_spaces_of(transaction, [cube])
+            space, row = self._head(transaction, cube)
+            past = self._past(transaction, row.cube)
+            if isinstance(version, bool) or not isinstance(version, int) or not 1 <= version <= len(past):
+                raise NotFound(f"cube {cube} has versions 1 to {len(past)}, not {version!r:.80}")
+            wanted = past[version - 1]
+            if wanted.deleted:
+                raise InvalidOption(f"version {version} of cube {cube} is its deletion; use delete({cube!r})")
+            if wanted.says_the_same_as(row):
+                return []
+            again = self._again(transaction, space, wanted)
+            return self._advance(transaction, [Next(space, row, again)], op="restore", reason=reason)
+
+    def freeze(
+        self, cubes: Sequence[str], *, thaw: bool = False, reason: str | None = None
+    ) -> list[tuple[Written, Scope]]:
+        """Let nothing change cubes, not even the passing of time, until they are thawed; all or none.
+
+        Raises NotFound before anything is written.
+        """
+        with self.database.write() as transaction:
+            self._hold_spaces_of(transaction, cubes)
+            found = []
+            for space, row in self._heads(transaction, cubes):
+                if row.deleted:
+                    cube = id_text(row.cube)
+                    raise NotFound(f"cube {cube} was deleted; restore it before you freeze or thaw it")
+                draft = row.draft()
+                if draft.frozen != thaw:
+                    continue
+                features = self._features(transaction, space, row.seq)
+                expires_at = self._expiry_before(transaction, row) if thaw else None
+                found.append(
+                    Next(
+                        space, row, replace(draft, frozen=not thaw, expires_at=expires_at, features=features)
+                    )
                 )
-                done.append((change, names))
-        return done
+            return self._advance(transaction, found, op="thaw" if thaw else "freeze", reason=reason)
+
+    def undo(self, changes: Sequence[str], *, reason: str | None = None) -> list[tuple[Written, Scope]]:
+        """Take back changes, the latest first, in one transaction; see `mnemic.vault.undoing`."""
+        with self.database.write() as transaction:
+            (change_id,) = new_ids(1)
+            done: list[tuple[Written, Scope]] = []
+            for space, seq, undone in undoing.rows_of(transaction, self.tenant, changes):
+                steps = undoing.steps(transaction, self.tenant, space, seq)
+                inverse = [
+                    Next(space, step.head, self._again(transaction, space, step.to) if step.to else step.gone)
+                    for step in steps
+                ]
+                done += self._advance(
+                    transaction, inverse, op="undo", reason=reason, change_id=change_id, undoes=undone
+                )
+            return done
 
     def put_features(self, space: int, model: int, rows: Mapping[int, bytes]) -> None:
         """Store write-time features that came later, such as vectors of a remote embedder."""
@@ -393,6 +433,57 @@ class Vault:
             for i, head in enumerate(heads)
         }
 
+    def _advance(
+        self,
+        transaction: Transaction,
+        steps: Sequence[Next],
+        *,
+        op: str,
+        reason: str | None = None,
+        change_id: bytes | None = None,
+        undoes: bytes | None = None,
+    ) -> list[tuple[Written, Scope]]:
+        """Next versions of heads, one change row a scope, all of one change. Raises Frozen."""
+        scopes: dict[tuple[int, int], list[Next]] = {}
+        for step in steps:
+            check_thawed(step.head, step.draft)
+            scopes.setdefault((step.space, step.head.scope), []).append(step)
+        (new_id,) = new_ids(1)
+        done = []
+        for (space, scope), mine in sorted(scopes.items()):  # ascending, so that two cannot deadlock
+            names = self._scope_names(transaction, space, scope)
+            written = writing.insert(
+                transaction,
+                Target(self.tenant, space, scope, names),
+                self._key,
+                [step.draft for step in mine],
+                op=op,
+                reason=reason,
+                parents=[Parent(step.head.cube, step.head.version) for step in mine],
+                change_id=change_id or new_id,
+                undoes=undoes,
+            )
+            done.append((written, names))
+        return done
+
+    def _again(self, transaction: Transaction, space: int, row: Stored) -> Draft:
+        """A version ready to be stored once more, with its features."""
+        return replace(row.draft(), features=self._features(transaction, space, row.seq))
+
+    def _features(self, transaction: Transaction, space: int, seq: int) -> dict[int, bytes]:
+        kept = transaction.rows(reading.features_at, {"t": self.tenant, "s": space, "seq": seq})
+        return {model: bytes(data) for model, data in kept}
+
+    def _expiry_before(self, transaction: Transaction, row: Stored) -> int | None:
+        """When a frozen cube would have expired: what the version before its freezing says."""
+        past = self._past(transaction, row.cube)
+        return next((one.expires_at for one in reversed(past) if not one.draft().frozen), None)
+
+    def _past(self, transaction: Transaction, cube: bytes) -> list[Stored]:
+        """Every version of a cube, oldest first."""
+        rows = transaction.rows_in(reading.histories_of, {"t": self.tenant}, [cube])
+        return [stored(row[1:]) for row in rows]
+
     def _hold_spaces_of(self, transaction: Transaction, cubes: Sequence[str]) -> None:
         """Before heads are read, so that a version follows the one it was made from.
 
@@ -408,6 +499,15 @@ class Vault:
         if found is None:
             raise NotFound(f"no cube {cube} in this vault")
         return int(found[0]), stored(found[1:])
+
+    def _heads(self, transaction: Transaction, cubes: Sequence[str]) -> list[tuple[int, Stored]]:
+        """(space, head) of each cube once, in the order asked. Raises NotFound."""
+        keys = list(dict.fromkeys(id_bytes(cube) for cube in cubes))
+        rows = transaction.rows_in(reading.heads_of, {"t": self.tenant}, keys)
+        found = {bytes(row[2]): (int(row[0]), stored(row[1:])) for row in rows}
+        if missing := [key for key in keys if key not in found]:
+            raise NotFound(f"no cube {id_text(missing[0])} in this vault")
+        return [found[key] for key in keys]
 
     def _rows(self, transaction: Transaction, space: int, seqs: Sequence[int]) -> dict[int, Stored]:
         rows = transaction.rows_in(reading.stored_at, {"t": self.tenant, "s": space}, seqs)
@@ -428,12 +528,21 @@ class Vault:
         return {(space, number): Scope(self.tenant, user, *json.loads(names)) for number, names in rows}
 
 
+@dataclass(frozen=True, slots=True)
+class Next:
+    """A head and the version that follows it."""
+
+    space: int
+    head: Stored
+    draft: Draft
+
+
 class Snapshot:
     """Reads inside one transaction of a Vault."""
 
     def __init__(self, vault: Vault, transaction: Transaction) -> None:
-        self._vault = vault
-        self._transaction = transaction
+        self.vault = self._vault = vault
+        self.transaction = self._transaction = transaction
         self._tenant = vault.tenant
 
     def spaces(self) -> list[SpaceRow]:
@@ -483,15 +592,33 @@ class Snapshot:
 
     def history(self, cube: str) -> list[MemCube]:
         """Every version, oldest first; raises NotFound."""
-        rows = self._transaction.rows(reading.history_of, {"t": self._tenant, "c": id_bytes(cube)})
-        if not rows:
+        rows = self._transaction.rows_in(reading.histories_of, {"t": self._tenant}, [id_bytes(cube)])
+        found = [stored(row[1:]).cube_in(self._names(row[0], row[4])) for row in rows]
+        if not found:
             raise NotFound(f"no cube {cube} in this vault")
-        return [stored(row[1:]).cube_in(self._names(row[0], row[4])) for row in rows]
+        return found
+
+    def changes_of(self, cube: str) -> list[LoggedChange]:
+        """The change that made each version of a cube, oldest version first."""
+        return changes_of(self._transaction, self._tenant, id_bytes(cube))
+
+    def changes(self, space: int, after: int, limit: int) -> list[LoggedChange]:
+        """What was changed in a space after a seq, in order. O(versions of these changes)."""
+        found = changes_after(self._transaction, self._tenant, space, after, limit)
+        return [replace(one, scope=self._names(space, number)) for one, number in found]
 
     def made_from(self, cube: str) -> set[str]:
         """Ids of the cubes that were made from this one, directly or through others."""
         found = lineage.made_from(self._transaction, self._tenant, [id_bytes(cube)])
         return {id_text(one) for one in found}
+
+    def stale(self, space: int) -> frozenset[bytes]:
+        """The derived cubes of a space that are not current. O(those)."""
+        return frozenset(lineage.stale_in(self._transaction, self._tenant, space))
+
+    def stale_at(self, space: int, moment: int) -> frozenset[bytes]:
+        """The derived cubes that were not current at a moment in the past. O(citations of the space)."""
+        return frozenset(lineage.stale_at(self._transaction, self._tenant, space, moment))
 
     def pending(
         self, space: int, model: int, *, after: int = 0, limit: int = 1000
@@ -513,11 +640,6 @@ class Snapshot:
 
     def _names(self, space: int, scope: int) -> Scope:
         return self._vault._scope_names(self._transaction, space, scope)
-
-
-def stored(row: Sequence[Any]) -> Stored:
-    """A row of `reading`'s columns."""
-    return Stored(*row)
 
 
 def open_vault(url: str | os.PathLike[str], *, tenant: str = "default") -> Vault:

@@ -12,9 +12,11 @@ import sqlalchemy as sa
 from mnemic.cube.ids import id_text, named_id, new_ids
 from mnemic.cube.model import Scope, State
 from mnemic.cube.times import now
-from mnemic.vault import lineage, log, tables
+from mnemic.vault import jobs, lineage, log, tables
 from mnemic.vault.codec import Draft, Stored, client_key, digest, encode_header, mac
 from mnemic.vault.database import Statement, Transaction
+
+REBUILD = "rebuild"  # the kind of job that looks after what became stale
 
 _p = sa.bindparam
 _cube = tables.cube
@@ -50,10 +52,10 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Parent:
-    """The head that a new version follows."""
+    """The head that a new version follows; without a `version`, the id that a new cube is given."""
 
     cube: bytes
-    version: bytes
+    version: bytes | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,34 +80,37 @@ def insert(
     *,
     op: str,
     reason: str | None = None,
-    parents: Sequence[Parent] | None = None,
-    deleted: bool = False,
+    parents: Sequence[Parent | None] | None = None,
     change_id: bytes | None = None,
+    undoes: bytes | None = None,
 ) -> Written:
-    """Store drafts as new cubes, or, with `parents`, as the next versions of existing ones. O(drafts).
+    """Store drafts as new cubes, or, where there is a parent, as the next versions of existing ones.
 
+    What depends on them is marked stale, or current again, and a job is left for it. O(drafts).
     Raises SpaceGone before anything is written.
     """
     count = len(drafts)
     tenant, space = target.tenant, target.space
-    clock = now()
-    taken = log.allocate(transaction, tenant, space, count, clock)
+    taken = log.allocate(transaction, tenant, space, count, now())
     if taken is None:
         raise SpaceGone
     first_seq, first_time = taken.last_seq - count + 1, taken.last_time - count + 1
     ids = new_ids(1 + count if parents else 1 + 2 * count)
-    versions, features, cubes, stored = [], [], [], []
+    versions, features, cubes, moved, stored = [], [], [], [], []
     for i, draft in enumerate(drafts):
         seq, recorded_at, version_id = first_seq + i, first_time + i, ids[1 + i]
         part = draft.place.part if draft.place else 0
         keyed = None if draft.client_id is None else client_key(key, draft.client_id, part)
-        if parents:
-            cube_id, parent = parents[i].cube, parents[i].version
+        follows = parents[i] if parents else None
+        if follows is not None:
+            cube_id = follows.cube
+        elif keyed is not None:
+            cube_id = _cube_id(target, draft.client_id or "", part)
         else:
-            parent = None
-            cube_id = ids[1 + count + i] if keyed is None else _cube_id(target, draft.client_id or "", part)
+            cube_id = ids[1 + count + i] if not parents else new_ids(1)[0]
         at = recorded_at if draft.at is None else draft.at
         header = encode_header(draft)
+        deleted = int(draft.deleted)
         versions.append(
             {
                 "tenant": tenant,
@@ -113,11 +118,11 @@ def insert(
                 "seq": seq,
                 "cube": cube_id,
                 "version": version_id,
-                "parent": parent,
+                "parent": follows.version if follows else None,
                 "scope": target.scope,
                 "kind": int(draft.kind),
                 "origin": int(draft.origin),
-                "deleted": int(deleted),
+                "deleted": deleted,
                 "at": at,
                 "recorded_at": recorded_at,
                 "valid_from": draft.valid_from,
@@ -129,9 +134,9 @@ def insert(
                 "blob": None,
             }
         )
-        if parents:
-            cubes.append(
-                {"t": tenant, "c": cube_id, "head_": version_id, "head_seq_": seq, "deleted_": int(deleted)}
+        if follows is not None and follows.version is not None:
+            moved.append(
+                {"t": tenant, "c": cube_id, "head_": version_id, "head_seq_": seq, "deleted_": deleted}
             )
         else:
             cubes.append(
@@ -142,7 +147,7 @@ def insert(
                     "scope": target.scope,
                     "head": version_id,
                     "head_seq": seq,
-                    "deleted": 0,
+                    "deleted": deleted,
                     "state": int(State.generated),
                     "stale_since": None,
                     "conflict": 0,
@@ -153,7 +158,7 @@ def insert(
             features.append({"tenant": tenant, "space": space, "model": model, "seq": seq, "data": data})
         stored.append(
             Stored(
-                seq, cube_id, version_id, target.scope, int(draft.kind), int(draft.origin), int(deleted), at,
+                seq, cube_id, version_id, target.scope, int(draft.kind), int(draft.origin), deleted, at,
                 recorded_at, draft.valid_from, draft.valid_to, draft.expires_at, header, draft.payload,
                 int(State.generated),
             )
@@ -170,19 +175,37 @@ def insert(
                 "principal": None,
                 "at": first_time,
                 "reason": None if reason is None else reason.encode(),
-                "undoes": None,
+                "undoes": undoes,
             }
         ],
     )
     transaction.many(_insert_version, versions)
-    transaction.many(_move_head if parents else _insert_cube, cubes)
+    transaction.many(_move_head, moved)
+    transaction.many(_insert_cube, cubes)
     transaction.many(_insert_feature, features)
-    for draft, row in zip(drafts, stored, strict=True):
-        if draft.sources:
-            lineage.cite(transaction, tenant, space, row.version, draft.sources)
     if parents or any(draft.sources for draft in drafts):
-        lineage.restate(transaction, tenant, [row.cube for row in stored], first_time)
+        _relate(transaction, tenant, space, drafts, stored, first_time)
     return Written(id_text(change_id or ids[0]), taken.epoch, taken.last_seq, tuple(stored))
+
+
+def _relate(
+    transaction: Transaction,
+    tenant: str,
+    space: int,
+    drafts: Sequence[Draft],
+    stored: Sequence[Stored],
+    at: int,
+) -> None:
+    """Register citations, and say of all that rests on these cubes whether it is current."""
+    for draft, row in zip(drafts, stored, strict=True):
+        for role, cited in (
+            (lineage.SOURCE, draft.sources),
+            (lineage.ENDED, (draft.ended_by,) if draft.ended_by else ()),
+        ):
+            if cited:
+                lineage.cite(transaction, tenant, space, row.version, cited, role=role)
+    if lineage.restate(transaction, tenant, [row.cube for row in stored], at):
+        jobs.ask(transaction, tenant, space, REBUILD, at=at)
 
 
 def put_features(

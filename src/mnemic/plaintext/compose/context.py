@@ -125,7 +125,7 @@ def _look(
         snapshot = held.enter_context(recall.vault.snapshot())
         views = recall.visible(snapshot, reach, where)
         notes = recall.notes(question, views)
-        scene, found = look(recall, snapshot, question, views, budget=budget)
+        scene, found = look(recall, snapshot, question, views, budget=budget, valid_at=where.valid_at)
     return Draft(scene, budget, counter, words([question.text])[0]), found, notes
 
 

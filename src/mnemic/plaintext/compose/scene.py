@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from mnemic.cube.model import Kind, MemCube, Scope
 from mnemic.index.sessions import GAP
 from mnemic.plaintext.recall.question import Question
-from mnemic.plaintext.recall.search import Recall, Visible
+from mnemic.plaintext.recall.search import Recall
+from mnemic.plaintext.recall.visible import Visible
 from mnemic.vault.vault import Snapshot
 
 IntArray = NDArray[np.int64]
@@ -98,20 +99,26 @@ class Scene:
 
 
 def look(
-    recall: Recall, snapshot: Snapshot, question: Question, views: Sequence[Visible], *, budget: int
+    recall: Recall,
+    snapshot: Snapshot,
+    question: Question,
+    views: Sequence[Visible],
+    *,
+    budget: int,
+    valid_at: int | None = None,
 ) -> tuple[Scene, dict[int, Evidence]]:
     """The scene, and the rows that answer best, best first, about twice as many as fit `budget` tokens.
 
     Call it under the index's lock. O(rows).
     """
     scene = Scene(snapshot, views)
-    places = [np.full(view.entry.index.size, -1, np.int64) for view in views]
+    places = [np.full(view.index.size, -1, np.int64) for view in views]
     for number, place in enumerate(places):
         mine = np.flatnonzero(scene.view == number)
         place[scene.index_row[mine]] = mine
     line = LEAST_LINE + float(scene.words.mean()) if scene.count else 1
     k = FEWEST + int(2 * budget / line)
-    ranked = recall.rank(question, views, k=k) if scene.count else []
+    ranked = recall.rank(question, views, k=k, valid_at=valid_at) if scene.count else []
     found: dict[int, Evidence] = {}
     for one in ranked:
         row = int(places[one.view][one.row])
@@ -122,7 +129,7 @@ def look(
 
 def _columns(number: int, view: Visible) -> IntArray:
     """(6, rows) the columns of a `Scene`, for one space."""
-    index = view.entry.index
+    index = view.index
     rows = np.flatnonzero(view.mask & (index.kind == int(Kind.plaintext)))  # in the order of the log
     for column in (index.at, index.scope):  # the last one sorted by counts first
         if (np.diff(column[rows]) < 0).any():

@@ -258,7 +258,7 @@ def revise(vault: Vault, maker: FeatureMaker, cube: str, text: str, *, reason: s
     spoken = utterance(checked, recalled, speaker_of(header))
     (features,) = maker.make([spoken])
     change = {"payload": checked.encode(), "recalled": recalled, "place": None, "features": features}
-    return _changed([vault.revise(cube, change, reason=reason)])
+    return changed([vault.revise(cube, change, reason=reason)])
 
 
 def remove(vault: Vault, cubes: Sequence[str], *, reason: str | None = None, dry_run: bool = False) -> Change:
@@ -268,9 +268,10 @@ def remove(vault: Vault, cubes: Sequence[str], *, reason: str | None = None, dry
         with vault.snapshot() as snapshot:
             heads = [snapshot.head(cube) for cube in dict.fromkeys(cubes)]
         return Change(None, tuple(cube for cube in heads if not cube.deleted))
-    return _changed(vault.remove(cubes, reason=reason))
+    return changed(vault.remove(cubes, reason=reason))
 
 
-def _changed(written: Sequence[tuple[Written, Scope]]) -> Change:
+def changed(written: Sequence[tuple[Written, Scope]]) -> Change:
+    """What the rows of one change did."""
     cubes = tuple(row.cube_in(scope) for one, scope in written for row in one.stored)
     return Change(written[0][0].change_id if written else None, cubes)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mnemic.cube.checks import require_count
 from mnemic.cube.errors import InvalidOption, ScopeRequired
@@ -14,6 +15,7 @@ from mnemic.cube.model import MemCube, ScopeField, Unset
 from mnemic.cube.times import to_datetime
 from mnemic.plaintext.recall.filters import Filter, Reach, Where
 from mnemic.plaintext.recall.search import Recall
+from mnemic.plaintext.recall.visible import Visible
 
 
 class Page(list[MemCube]):
@@ -43,19 +45,27 @@ def browse(recall: Recall, reach: Reach, *, where: Filter, limit: int, after: st
     found: list[tuple[int, int]] = []
     cubes: list[MemCube] = []
     with recall.cache.lock, recall.vault.snapshot() as snapshot:
-        for view in recall.visible(snapshot, reach, where):
-            seqs = view.entry.index.seq[view.rows]
-            if view.space < start[0]:
+        for space, seqs in _seqs(recall.visible(snapshot, reach, where)):
+            if space < start[0]:
                 continue
-            if view.space == start[0]:
+            if space == start[0]:
                 seqs = seqs[seqs > start[1]]
             wanted = seqs[: limit + 1 - len(found)].tolist()
-            found += [(view.space, seq) for seq in wanted]
-            cubes += snapshot.cubes(view.space, wanted)
+            found += [(space, seq) for seq in wanted]
+            cubes += snapshot.cubes(space, wanted)
             if len(found) > limit:
                 break
     more = len(found) > limit
     return Page(cubes[:limit], f"{found[limit - 1][0]}:{found[limit - 1][1]}" if more else None)
+
+
+def _seqs(views: Sequence[Visible]) -> Iterator[tuple[int, NDArray[np.int64]]]:
+    """Each space once, with the seqs of what passes, rising."""
+    spaces: dict[int, list[NDArray[np.int64]]] = {}
+    for view in views:
+        spaces.setdefault(view.space, []).append(view.index.seq[view.rows])
+    for space, seqs in spaces.items():
+        yield space, seqs[0] if len(seqs) == 1 else np.sort(np.concatenate(seqs))
 
 
 def choose(
@@ -87,7 +97,7 @@ def choose(
     found: list[str] = []
     with recall.cache.lock, recall.vault.snapshot() as snapshot:
         for view in recall.visible(snapshot, reach, conditions):
-            cubes = snapshot.cubes(view.space, view.entry.index.seq[view.rows].tolist())
+            cubes = snapshot.cubes(view.space, view.index.seq[view.rows].tolist())
             found += [cube.id for cube in cubes]
     return found
 
@@ -103,7 +113,7 @@ def sessions(recall: Recall, reach: Reach) -> list[Session]:
     out = []
     with recall.cache.lock, recall.vault.snapshot() as snapshot:
         for view in recall.visible(snapshot, reach, Filter()):
-            index, rows = view.entry.index, view.rows
+            index, rows = view.index, view.rows
             if not len(rows):
                 continue
             order = np.argsort(index.scope[rows], kind="stable")

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from mnemic.cube.errors import InvalidFilter, InvalidTime, ScopeRequired
 from mnemic.cube.model import ANY, Kind, Origin, Scope, ScopeField, Unset, check_scope_field
-from mnemic.cube.times import to_micros
+from mnemic.cube.times import TimeLike, to_micros
 from mnemic.index.columns import HeaderColumns
 from mnemic.index.scope import ScopeIndex
 
@@ -70,17 +70,42 @@ class Reach:
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """A checked `where`. Raises InvalidFilter at construction for an unknown field, operator or value."""
+    """A checked `where`, and the moments it is asked of. Raises InvalidFilter at construction for an unknown
+
+    field, operator or value. as_of: µs, only what was known then; None for what is known now.
+    """
 
     tests: tuple[tuple[str, tuple[tuple[str, Any], ...]], ...] = ()
+    as_of: int | None = None
 
     @classmethod
-    def of(cls, where: Where | None) -> Filter:
-        if where is None:
-            return cls()
-        if not isinstance(where, Mapping):
+    def of(
+        cls, where: Where | None, *, as_of: TimeLike | None = None, valid_at: TimeLike | None = None
+    ) -> Filter:
+        """valid_at: only what was true then, the same as `{"valid": …}`. Raises InvalidTime."""
+        if where is not None and not isinstance(where, Mapping):
             raise InvalidFilter(f"where must be a dict such as {{'labels': 'travel'}}, got {where!r:.80}")
-        return cls(tuple((field, _conditions(field, wanted)) for field, wanted in where.items()))
+        tests = [(field, _conditions(field, wanted)) for field, wanted in (where or {}).items()]
+        if valid_at is not None:
+            tests.append(("valid", (("valid", to_micros(valid_at, field="valid_at")),)))
+        return cls(tuple(tests), None if as_of is None else to_micros(as_of, field="as_of"))
+
+    @property
+    def valid_at(self) -> int | None:
+        """The moment of which the facts are asked; None for now."""
+        return next((conditions[0][1] for field, conditions in self.tests if field == "valid"), None)
+
+    @property
+    def parts(self) -> tuple[bool, bool]:
+        """Whether it looks at what was told, and at what was derived: only where it asks for that.
+
+        `origin` or `kind` decide; a filter that names neither speaks of what was told.
+        """
+        named = {field: conditions for field, conditions in self.tests if field in _CODES}
+        if "origin" in named:
+            origins = [one for one in Origin if _accepts(named["origin"], int(one))]
+            return any(one is not Origin.derived for one in origins), Origin.derived in origins
+        return True, "kind" in named and not _accepts(named["kind"], int(Kind.plaintext))
 
     def mask(
         self, index: ScopeIndex, scopes: Mapping[int, Scope], reach: Reach, columns: Columns, now: int

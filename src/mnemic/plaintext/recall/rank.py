@@ -24,6 +24,7 @@ from mnemic.plaintext.recall.signals import DIRECT, FEEDBACK, GUESSED, FloatArra
 SPARE: Final = 16  # candidates beyond what is asked for: duplicates among the best then cost no place
 VARIED: Final = 64  # so many places are filled with an eye on variety; what follows is ordered by score alone
 UNSEEN: Final = 30  # rows
+LIFT: Final = 0.01  # how far above what it replaced a fact is put
 # Mean and standard deviation of each signal over the turns of two LoCoMo dialogues, where it speaks.
 USUAL: Final[Mapping[str, tuple[float, float]]] = MappingProxyType(
     {
@@ -101,6 +102,14 @@ class Weights:
             ) from error
 
 
+class Lift(NamedTuple):
+    """In the `view`-th index, row `first` is to come before rows `others`."""
+
+    view: int
+    first: int
+    others: Sequence[int]
+
+
 class Ranked(NamedTuple):
     """A row of the `view`-th index that was given, its score, and what each signal added to it."""
 
@@ -116,15 +125,17 @@ def rank(
     masks: Sequence[BoolArray],
     *,
     within: Sequence[BoolArray] | None = None,
+    lifts: Sequence[Lift] = (),
     weights: Weights,
     k: int,
 ) -> list[Ranked]:
     """The k best of the rows that `masks` let through, or fewer, best first.
 
     within: the rows that the caller may see at all (default: `masks`). Scores rest on these alone; a mask
-    that lets fewer through chooses among them and changes no score. Of texts of the same words only the best
-    is kept; a cube without text is never ranked. Equal scores are ordered by place in the log. O(rows), every
-    signal over every row.
+    that lets fewer through chooses among them and changes no score. lifts: rows that go before others,
+    whatever the signals say; `signals["current"]` is what that added. Of texts of the same words only the
+    best is kept; a cube without text is never ranked. Equal scores are ordered by place in the log. O(rows),
+    every signal over every row.
     """
     seen = masks if within is None else within
     views = [View(question, index.within(mask)) for index, mask in zip(indexes, seen, strict=True)]
@@ -137,6 +148,9 @@ def rank(
     total = np.zeros(len(number), np.float32)
     for values in added.values():
         total += values
+    if lifts and (current := _lifted(lifts, total, rows, weights.diversity)).any():
+        added["current"] = current
+        total += current
     order = chosen[_best(total[chosen], texts[chosen], k + SPARE)]
     picked, lost = _varied(order, total, number, views, rows, k, weights.diversity)
     row = np.concatenate(rows) if rows else number
@@ -149,6 +163,22 @@ def rank(
         )
         for place, less in zip(picked, lost, strict=True)
     ]
+
+
+def _lifted(
+    lifts: Sequence[Lift], total: FloatArray, rows: Sequence[NDArray[np.int64]], margin: float
+) -> FloatArray:
+    """(rows of all views,) what brings each first row above its others, by what likeness may cost it."""
+    starts = np.cumsum([0, *map(len, rows)])
+    out = np.zeros_like(total)
+    for view, first, others in lifts:
+        mine = rows[view]
+        places = np.searchsorted(mine, [first, *others])
+        places = places[(places < len(mine)) & (mine[np.minimum(places, len(mine) - 1)] == [first, *others])]
+        if len(places) > 1 and mine[places[0]] == first:
+            above = float(total[starts[view] + places[1:]].max()) + max(margin, 0) + LIFT
+            out[starts[view] + places[0]] = max(0.0, above - float(total[starts[view] + places[0]]))
+    return out
 
 
 def weighed(views: Sequence[View], weights: Weights) -> Iterator[tuple[str, FloatArray]]:

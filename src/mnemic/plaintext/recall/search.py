@@ -6,18 +6,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from mnemic.cube.checks import require_count
 from mnemic.cube.errors import InvalidText, ModelError
 from mnemic.cube.model import MemCube, Scope, Unset
 from mnemic.cube.times import now
-from mnemic.index.cache import Entry, IndexCache
+from mnemic.index.cache import Entry, IndexCache, Part
 from mnemic.models.base import Embedder, TokenEmbedder
 from mnemic.models.vectors import embed_checked
-from mnemic.plaintext.recall.filters import BoolArray, Filter, Reach
+from mnemic.plaintext.recall.current import Superseded, lifts, superseded, untrue_rows
+from mnemic.plaintext.recall.filters import Filter, Reach
 from mnemic.plaintext.recall.question import Question, event_clause, parse_question
 from mnemic.plaintext.recall.rank import Ranked, Weights, rank
+from mnemic.plaintext.recall.visible import Known, Visible
 from mnemic.vault.vault import Snapshot, Vault
 
 MAX_QUESTION_CHARS = 20_000
@@ -25,15 +25,24 @@ MAX_QUESTION_CHARS = 20_000
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A cube that answers, its final score, and what each signal added to it."""
+    """A cube that answers, its final score, and what each signal added to it.
+
+    superseded: what of it has ceased to be true, since when and by what.
+    """
 
     cube: MemCube
     score: float
     signals: Mapping[str, float]
+    superseded: tuple[Superseded, ...] = ()
 
     @property
     def text(self) -> str:
         return self.cube.text
+
+    @property
+    def superseded_by(self) -> str | None:
+        """The id of the cube that put an end to what this one says; None while it holds."""
+        return self.superseded[0].by if self.superseded else None
 
     def __repr__(self) -> str:
         return f"Hit({self.score:.2f}, {self.cube!r})"
@@ -45,24 +54,6 @@ class Hits(list[Hit]):
     def __init__(self, hits: Iterable[Hit], notes: Mapping[str, str]) -> None:
         super().__init__(hits)
         self.notes = dict(notes)
-
-
-@dataclass(frozen=True, slots=True)
-class Visible:
-    """One space as a reader sees it: its index, the scopes' names, and two masks over its rows.
-
-    within: what may be seen; what scores rest on. mask: what of that also passes the filter.
-    """
-
-    space: int
-    entry: Entry
-    scopes: Mapping[int, Scope]
-    within: BoolArray
-    mask: BoolArray
-
-    @property
-    def rows(self) -> np.ndarray[Any, np.dtype[np.intp]]:
-        return np.flatnonzero(self.mask)
 
 
 class Recall:
@@ -87,7 +78,6 @@ class Recall:
             found = snapshot.space_of(reach.user)
             spaces = [] if found is None else [found]
         out = []
-        moment = now()
         for space in spaces:
             scopes = self.cache.scopes(snapshot, space)
             if not any(reach.has(names) for names in scopes.values()):
@@ -96,14 +86,47 @@ class Recall:
             if entry is None:
                 continue
             entry.scopes = scopes
+            if where.as_of is not None:
+                entry = self.cache.past(snapshot, space, where.as_of) or entry
+            out += self._views(snapshot, space, entry, scopes, reach, where)
+        return out
 
-            def columns(space: int = space) -> Any:
-                return self.cache.columns(snapshot, space)
+    def _views(
+        self,
+        snapshot: Snapshot,
+        space: int,
+        entry: Entry,
+        scopes: Mapping[int, Scope],
+        reach: Reach,
+        where: Filter,
+    ) -> list[Visible]:
+        """What was told and what was derived, as far as the filter looks at them. Never what is stale."""
+        told, made = where.parts
+        moment, known = now(), None
+        indexes = {False: entry.told.index, True: entry.made.index}
+        seen = {
+            derived: Filter().mask(index, scopes, reach, _no_columns, moment)
+            for derived, index in indexes.items()
+            if index.size or not derived
+        }
+        if True in seen:
+            made_rows = (indexes[True].row_of(cube) for cube in entry.stale)
+            seen[True][[row for row in made_rows if row is not None]] = False
+            known = Known(self.cache.facts(snapshot, space, entry), indexes, seen)
+        out = []
+        for derived, part, wanted in ((False, entry.told, told), (True, entry.made, made)):
+            if not wanted or derived not in seen:
+                continue
 
-            within = mask = Filter().mask(entry.index, scopes, reach, columns, moment)
+            def columns(part: Part = part) -> Any:
+                return self.cache.columns(snapshot, space, part)
+
+            mask = seen[derived]
             if where.tests:
-                mask = where.mask(entry.index, scopes, reach, columns, moment)
-            out.append(Visible(space, entry, scopes, within, mask))
+                mask = mask & where.mask(part.index, scopes, reach, columns, moment)
+                if known and not derived and where.valid_at is not None:
+                    mask[untrue_rows(known, where.valid_at)] = False
+            out.append(Visible(space, part.index, scopes, seen[derived], mask, derived, known))
         return out
 
     def search(
@@ -122,8 +145,9 @@ class Recall:
         require_count(k=k)
         question = self.question(text, asked_at=asked_at)
         with self.cache.lock, self.vault.snapshot() as snapshot:
-            views = self.visible(snapshot, reach, where or Filter())
-            ranked = self.rank(question, views, k=k)
+            where = where or Filter()
+            views = self.visible(snapshot, reach, where)
+            ranked = self.rank(question, views, k=k, valid_at=where.valid_at)
             return Hits(self.fetch(snapshot, views, ranked), self.notes(question, views))
 
     def question(self, text: str, *, asked_at: int | None = None) -> Question:
@@ -167,15 +191,19 @@ class Recall:
         """What was not as it should be: signals that are missing for some or all cubes."""
         if question.tokens is None and question.vector is None:
             return {"dense": "unavailable: the embedder did not answer"}
-        pending = sum(len(view.entry.index.pending()) for view in views)
+        pending = sum(len(view.index.pending()) for view in views)
         return {"dense": f"pending for {pending} cubes; flush() waits for them"} if pending else {}
 
-    def rank(self, question: Question, views: Sequence[Visible], *, k: int) -> list[Ranked]:
+    def rank(
+        self, question: Question, views: Sequence[Visible], *, k: int, valid_at: int | None = None
+    ) -> list[Ranked]:
+        """The k best rows; of what states the same thing at different times, what is true first."""
         return rank(
             question,
-            [view.entry.index for view in views],
+            [view.index for view in views],
             [view.mask for view in views],
             within=[view.within for view in views],
+            lifts=lifts(question, views, valid_at=valid_at),
             weights=self._weights,
             k=k,
         )
@@ -184,12 +212,17 @@ class Recall:
         """The cubes of ranked rows. O(k)."""
         seqs: dict[int, list[int]] = {}
         for one in ranked:
-            seqs.setdefault(one.view, []).append(int(views[one.view].entry.index.seq[one.row]))
+            seqs.setdefault(one.view, []).append(int(views[one.view].index.seq[one.row]))
         cubes = {
             number: dict(zip(wanted, snapshot.cubes(views[number].space, wanted), strict=True))
             for number, wanted in seqs.items()
         }
-        return [
-            Hit(cubes[one.view][int(views[one.view].entry.index.seq[one.row])], one.score, one.signals)
-            for one in ranked
-        ]
+        out = []
+        for one in ranked:
+            cube = cubes[one.view][int(views[one.view].index.seq[one.row])]
+            out.append(Hit(cube, one.score, one.signals, superseded(cube.id, views[one.view])))
+        return out
+
+
+def _no_columns() -> Any:
+    raise AssertionError("an empty filter reads no header")

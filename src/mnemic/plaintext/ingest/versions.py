@@ -1,0 +1,131 @@
+"""What was said before and how to get it back: history, restore, undo, freeze."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from difflib import unified_diff
+from typing import overload
+
+from mnemic.cube.checks import require_count
+from mnemic.cube.errors import InvalidOption
+from mnemic.cube.model import Kind, MemCube, Scope
+from mnemic.plaintext.ingest.checked import check_reason
+from mnemic.plaintext.ingest.features import FeatureMaker, embed_pending, lexical_only
+from mnemic.plaintext.ingest.store import Change, changed
+from mnemic.plaintext.recall.filters import Reach
+from mnemic.vault.changes import LoggedChange
+from mnemic.vault.vault import Vault, Written
+
+PAGE = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """One version of a cube: its number (1 is the first), what it said, and the change that made it.
+
+    diff: how its text differs from the version before, as unified diff lines; "" for the first.
+    """
+
+    version: int
+    cube: MemCube
+    change: LoggedChange
+    diff: str
+
+
+class History(Sequence[MemCube]):
+    """Every version of a cube, oldest first; `.revisions` also say who made each, when, why, and the diff."""
+
+    def __init__(self, cubes: Sequence[MemCube], changes: Sequence[LoggedChange]) -> None:
+        self._cubes = tuple(cubes)
+        before = ("", *(_text(cube) for cube in cubes))
+        self.revisions = tuple(
+            Revision(number, cube, change, _diff(old, _text(cube)) if number > 1 else "")
+            for number, (cube, change, old) in enumerate(zip(cubes, changes, before, strict=False), start=1)
+        )
+
+    @overload
+    def __getitem__(self, index: int) -> MemCube: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[MemCube]: ...
+    def __getitem__(self, index: int | slice) -> MemCube | Sequence[MemCube]:
+        return self._cubes[index]
+
+    def __len__(self) -> int:
+        return len(self._cubes)
+
+    def __repr__(self) -> str:
+        return f"History({len(self)} versions of {self._cubes[0].id})"
+
+
+def history(vault: Vault, cube: str) -> History:
+    """Raises NotFound. O(versions)."""
+    with vault.snapshot() as snapshot:
+        return History(snapshot.history(cube), snapshot.changes_of(cube))
+
+
+def changes(vault: Vault, reach: Reach, *, after: int, limit: int) -> list[LoggedChange]:
+    """What was changed within reach after a seq, in the order of the log. O(changes read)."""
+    require_count(after=after, minimum=0)
+    require_count(limit=limit)
+    out: list[LoggedChange] = []
+    with vault.snapshot() as snapshot:
+        if isinstance(reach.user, str) or reach.user is None:
+            found = snapshot.space_of(reach.user)
+            spaces = [] if found is None else [found]
+        else:
+            spaces = [row.space for row in snapshot.spaces()]
+        if len(spaces) > 1 and after:
+            raise InvalidOption("after= counts within one user's memory: name the user")
+        for space in spaces:
+            last = after
+            while len(out) < limit and (page := snapshot.changes(space, last, PAGE)):
+                out += [one for one in page if one.scope and reach.has(one.scope)]
+                last = page[-1].seq
+    return out[:limit]
+
+
+def restore(
+    vault: Vault, maker: FeatureMaker, cube: str, version: int, *, reason: str | None = None
+) -> Change:
+    """A new version that says what an older one said. Raises NotFound, InvalidOption, Frozen."""
+    return _done(vault, maker, vault.restore(cube, version, reason=check_reason(reason)))
+
+
+def undo(vault: Vault, maker: FeatureMaker, ids: str | Iterable[str], *, reason: str | None = None) -> Change:
+    """Take changes back, all or none, the latest first. Raises NotFound, ChangedSince, Frozen."""
+    wanted = _listed(ids, "change")
+    return _done(vault, maker, vault.undo(wanted, reason=check_reason(reason)))
+
+
+def freeze(vault: Vault, ids: str | Iterable[str], *, thaw: bool, reason: str | None = None) -> Change:
+    """Raises NotFound."""
+    return changed(vault.freeze(_listed(ids, "cube"), thaw=thaw, reason=check_reason(reason)))
+
+
+def _done(vault: Vault, maker: FeatureMaker, written: Sequence[tuple[Written, Scope]]) -> Change:
+    """What came back may be older than the embedder in use: its features are made anew."""
+    if written and maker.embedder.inline:
+        embed_pending(vault, maker.lexical, lexical_only)
+        embed_pending(vault, maker.dense, maker.embed)
+    return changed(written)
+
+
+def _listed(ids: object, what: str) -> list[str]:
+    if isinstance(ids, str):
+        return [ids]
+    if not isinstance(ids, Iterable):
+        raise InvalidOption(f"{ids!r:.80} must be the id of a {what}, or several")
+    listed = list(ids)
+    if not listed:
+        raise InvalidOption(f"name at least one {what}")
+    return listed
+
+
+def _text(cube: MemCube) -> str:
+    return cube.text if cube.kind is Kind.plaintext else f"<{len(cube.payload)} bytes>"
+
+
+def _diff(old: str, new: str) -> str:
+    lines = unified_diff(old.splitlines(), new.splitlines(), lineterm="", n=1)
+    return "\n".join(line for line in list(lines)[2:] if not line.startswith("@@"))

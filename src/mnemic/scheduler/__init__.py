@@ -1,0 +1,1 @@
+"""When: what is done in the background, and by whom."""
