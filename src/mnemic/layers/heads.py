@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.functional import rms_norm, silu
 
 from mnemic.layers.options import LayerOptions, option, require_divisible
-from mnemic.layers.state import LayerState
+from mnemic.layers.state import LayerSpec, LayerState, require_batch
 
 COUNTER_BYTES = 4  # of `seen`, a sequence
 
@@ -48,6 +49,28 @@ class MatrixState(LayerState):
     memory: Tensor
 
 
+def empty_matrices(
+    spec: LayerSpec,
+    shape: tuple[int, int, int, int],
+    dtype: torch.dtype,
+    device: torch.device,
+) -> MatrixState:
+    """Zeros of (batch, heads, key_dim, value_dim), and nothing seen."""
+    return MatrixState(
+        spec=spec,
+        seen=torch.zeros(shape[0], dtype=torch.int32, device=device),
+        memory=torch.zeros(shape, dtype=dtype, device=device),
+    )
+
+
+def merged(spec: LayerSpec, a: MatrixState, b: MatrixState) -> MatrixState:
+    """The sum of two memories of disjoint streams that each began empty: exact, in any order."""
+    spec.require(a.spec)
+    spec.require(b.spec)
+    require_batch(a, b.batch)
+    return replace(a, seen=a.seen + b.seen, memory=a.memory + b.memory)
+
+
 def accumulator_bytes(element_bytes: int) -> int:
     """Bytes of a number summed over time, given those of the layer's dtype."""
     return max(element_bytes, 4)
@@ -84,3 +107,20 @@ def counts_of(x: Tensor, valid: Tensor | None) -> Tensor:
     if valid is not None:
         return valid.sum(1)
     return torch.full((x.shape[0],), x.shape[1], dtype=torch.int64, device=x.device)
+
+
+class GatedOutput(nn.Module):
+    """RMS norm of each head's read, times SiLU of a linear map of x, then a linear map back to `dim`."""
+
+    def __init__(self, *, dim: int, heads: int, value_dim: int) -> None:
+        super().__init__()
+        self.value_dim = value_dim
+        self.scale = nn.Parameter(torch.ones(value_dim))
+        self.gate = nn.Linear(dim, heads * value_dim, bias=False)
+        self.out = nn.Linear(heads * value_dim, dim, bias=False)
+
+    def forward(self, read: Tensor, x: Tensor) -> Tensor:
+        """read (batch, heads, [time,] value_dim) in the dtype of the sums, x (batch, [time,] dim)."""
+        normed = rms_norm(read, (self.value_dim,), self.scale.to(read.dtype), 1e-6)
+        y: Tensor = self.out(join_heads(normed).to(x.dtype) * silu(self.gate(x)))
+        return y

@@ -7,13 +7,23 @@ state, and this is its cheapest form (key_dim rows, no parameters beyond the pro
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from mnemic.layers.heads import HeadOptions, MatrixState, full_precision, join_heads, silence, split_heads
+from mnemic.layers.heads import (
+    HeadOptions,
+    MatrixState,
+    empty_matrices,
+    full_precision,
+    join_heads,
+    merged,
+    silence,
+    split_heads,
+)
 from mnemic.layers.layer import MemoryLayer
 from mnemic.layers.recurrences import additive
 
@@ -42,10 +52,7 @@ class Hebbian(MemoryLayer[MatrixState]):
     ) -> MatrixState:
         dtype, device = self._place(dtype, device)
         shape = batch, self.heads, self.key_dim, self.value_dim
-        memory = torch.zeros(shape, dtype=self.accumulator_dtype(dtype), device=device)
-        return MatrixState(
-            spec=self.spec, seen=torch.zeros(batch, dtype=torch.int32, device=device), memory=memory
-        )
+        return empty_matrices(self.spec, shape, self.accumulator_dtype(dtype), device)
 
     def chunked(
         self, x: Tensor, state: MatrixState, valid: Tensor | None, positions: Tensor | None
@@ -54,18 +61,18 @@ class Hebbian(MemoryLayer[MatrixState]):
         (v,) = silence(valid, v)
         with full_precision(x.device):
             read, memory = additive(q, k, v, state.memory, chunk=self.chunk)
-        return self.out(join_heads(read).to(x.dtype)), MatrixState(
-            spec=self.spec, seen=state.seen, memory=memory
-        )
+        return self.out(join_heads(read).to(x.dtype)), replace(state, memory=memory)
 
     def definition(self, x: Tensor, state: MatrixState) -> tuple[Tensor, MatrixState]:
         q, k, v = self._project(x, state)
         with full_precision(x.device):
             memory = state.memory + k.unsqueeze(-1) * v.unsqueeze(-2)
             read = (q.unsqueeze(-2) @ memory).squeeze(-2)
-        return self.out(join_heads(read).to(x.dtype)), MatrixState(
-            spec=self.spec, seen=state.seen, memory=memory
-        )
+        return self.out(join_heads(read).to(x.dtype)), replace(state, memory=memory)
+
+    def merge(self, a: MatrixState, b: MatrixState) -> MatrixState:
+        """Of disjoint streams that each began empty."""
+        return merged(self.spec, a, b)
 
     def _project(self, x: Tensor, state: MatrixState) -> tuple[Tensor, Tensor, Tensor]:
         q, k = (

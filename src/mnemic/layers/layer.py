@@ -8,7 +8,7 @@ token, as in the paper: the oracle that tests compare with) and, where it can be
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, ClassVar, Generic, Protocol, TypeVar, runtime_checkable
 
@@ -92,21 +92,10 @@ class MemoryLayer(nn.Module, ABC, Generic[S]):
         Positions count from the state's `seen` over real tokens unless given. Raises InvalidInput,
         IncompatibleMemory.
         """
-        state = self._begin(x, state, mask, positions)
         self._aux = None
-        packed = pack(x, mask)
-        if packed.x.shape[1] == 0:
-            return torch.zeros_like(x), state
-        self._require_finite(packed.x)
-        where = None
-        if self.uses_positions:
-            ahead = torch.arange(packed.x.shape[1], device=x.device)
-            where = state.seen.unsqueeze(1) + ahead if positions is None else packed.along(positions)
-        y, after = self.chunked(packed.x, state, packed.valid, where)
-        after = replace(after, seen=state.seen + packed.counts)
-        if packed.valid is not None and bool((packed.counts == 0).any()):
-            after = after.where(packed.counts > 0, state)
-        return packed.unpack(y), after.owned()
+        if positions is None or not self.uses_positions:
+            return self._run(x, state, mask, self._from_seen, positions=positions)
+        return self._run(x, state, mask, self.chunked, along=positions)
 
     def step(self, x: Tensor, state: S, *, mask: Tensor | None = None) -> tuple[Tensor, S]:
         """x (batch, dim), mask bool (batch,): one token. Raises InvalidInput, IncompatibleMemory."""
@@ -134,6 +123,33 @@ class MemoryLayer(nn.Module, ABC, Generic[S]):
     def accumulator_dtype(self, dtype: torch.dtype | None = None) -> torch.dtype:
         """Of sums over time: float32, or float64 where the layer is."""
         return torch.float64 if (dtype or self._parameter().dtype) == torch.float64 else torch.float32
+
+    def _from_seen(self, x: Tensor, state: S, valid: Tensor | None, _: Tensor | None) -> tuple[Tensor, S]:
+        """Positions count on from what was seen."""
+        ahead = torch.arange(x.shape[1], device=x.device)
+        return self.chunked(x, state, valid, state.seen.unsqueeze(1) + ahead if self.uses_positions else None)
+
+    def _run(
+        self,
+        x: Tensor,
+        state: S | None,
+        mask: Tensor | None,
+        rule: Callable[[Tensor, S, Tensor | None, Any], tuple[Tensor, S]],
+        *,
+        along: Tensor | None = None,
+        positions: Tensor | None = None,
+    ) -> tuple[Tensor, S]:
+        """`rule` on real tokens alone, with what stands `along` them (batch, time)."""
+        state = self._begin(x, state, mask, positions if along is None else along)
+        packed = pack(x, mask)
+        if packed.x.shape[1] == 0:
+            return torch.zeros_like(x), state
+        self._require_finite(packed.x)
+        y, after = rule(packed.x, state, packed.valid, None if along is None else packed.along(along))
+        after = replace(after, seen=state.seen + packed.counts)
+        if packed.valid is not None and bool((packed.counts == 0).any()):
+            after = after.where(packed.counts > 0, state)
+        return packed.unpack(y), after.owned()
 
     def _parameter(self) -> Tensor:
         return next(self.parameters())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -14,8 +15,10 @@ from mnemic.layers.heads import (
     HeadOptions,
     MatrixState,
     accumulator_bytes,
+    empty_matrices,
     full_precision,
     join_heads,
+    merged,
     silence,
     split_heads,
 )
@@ -60,10 +63,7 @@ class LinearAttention(MemoryLayer[MatrixState]):
     ) -> MatrixState:
         dtype, device = self._place(dtype, device)
         shape = batch, self.heads, self.key_dim, self.value_dim + 1
-        memory = torch.zeros(shape, dtype=self.accumulator_dtype(dtype), device=device)
-        return MatrixState(
-            spec=self.spec, seen=torch.zeros(batch, dtype=torch.int32, device=device), memory=memory
-        )
+        return empty_matrices(self.spec, shape, self.accumulator_dtype(dtype), device)
 
     def chunked(
         self, x: Tensor, state: MatrixState, valid: Tensor | None, positions: Tensor | None
@@ -72,14 +72,18 @@ class LinearAttention(MemoryLayer[MatrixState]):
         (v,) = silence(valid, v)  # with the column of ones at 0, padding writes nothing
         with full_precision(x.device):
             read, memory = additive(q, k, v, state.memory, chunk=self.chunk)
-        return self._output(read, x), MatrixState(spec=self.spec, seen=state.seen, memory=memory)
+        return self._output(read, x), replace(state, memory=memory)
 
     def definition(self, x: Tensor, state: MatrixState) -> tuple[Tensor, MatrixState]:
         q, k, v = self._project(x, state)
         with full_precision(x.device):
             memory = state.memory + k.unsqueeze(-1) * v.unsqueeze(-2)
             read = (q.unsqueeze(-2) @ memory).squeeze(-2)
-        return self._output(read, x), MatrixState(spec=self.spec, seen=state.seen, memory=memory)
+        return self._output(read, x), replace(state, memory=memory)
+
+    def merge(self, a: MatrixState, b: MatrixState) -> MatrixState:
+        """Of disjoint streams that each began empty."""
+        return merged(self.spec, a, b)
 
     def _project(self, x: Tensor, state: MatrixState) -> tuple[Tensor, Tensor, Tensor]:
         """φ(q), φ(k), and v with a column of ones, in the dtype of the state."""

@@ -54,3 +54,11 @@ def pack(x: Tensor, mask: Tensor | None) -> Packed:
     valid = torch.arange(longest, device=x.device) < counts.unsqueeze(1)
     x = torch.where(valid.unsqueeze(-1), x, 0)  # whatever padding holds, NaN included, is gone
     return Packed(x, None if bool(valid.all()) else valid, counts, order, time)
+
+
+def last_slots(x: Tensor, size: int, counts: Tensor | None) -> Tensor:
+    """The last `size` of (batch, heads, size + time, ·), up to each row's count of real tokens."""
+    if counts is None:
+        return x[:, :, x.shape[2] - size :]
+    index = counts.view(-1, 1, 1, 1) + torch.arange(size, device=x.device).view(1, 1, -1, 1)
+    return x.gather(2, index.expand(-1, x.shape[1], -1, x.shape[3]))

@@ -15,6 +15,15 @@ LAYERS: Final = {
     "window": "mnemic.layers.window:SlidingWindow",
     "linear": "mnemic.layers.linear_attention:LinearAttention",
     "hebbian": "mnemic.layers.hebbian:Hebbian",
+    "retention": "mnemic.layers.retention:Retention",
+    "gated-linear": "mnemic.layers.gated_linear:GatedLinearAttention",
+    "delta": "mnemic.layers.delta:DeltaRule",
+    "gated-delta": "mnemic.layers.gated_delta:GatedDeltaRule",
+    "base-conv": "mnemic.layers.base_conv:BaseConv",
+    "taylor": "mnemic.layers.taylor:TaylorLinearAttention",
+    "based": "mnemic.layers.based:Based",
+    "mom": "mnemic.layers.mom:MixtureOfMemories",
+    "lstm": "mnemic.layers.lstm:LSTM",
 }
 
 

@@ -14,6 +14,7 @@ from torch.nn.functional import pad, scaled_dot_product_attention
 from mnemic.layers.attention import AttentionOptions, project
 from mnemic.layers.heads import COUNTER_BYTES, counts_of, join_heads
 from mnemic.layers.layer import MemoryLayer
+from mnemic.layers.packing import last_slots
 from mnemic.layers.state import LayerState
 
 
@@ -118,11 +119,3 @@ class SlidingWindow(MemoryLayer[WindowState]):
         mask = band & filled[:, None, :, None, :]
         read = scaled_dot_product_attention(q_blocks, around[0], around[1], attn_mask=mask)
         return read.flatten(2, 3)[:, :, :time]
-
-
-def last_slots(x: Tensor, size: int, counts: Tensor | None) -> Tensor:
-    """The last `size` of (batch, heads, size + time, ·), up to each row's count of real tokens."""
-    if counts is None:
-        return x[:, :, x.shape[2] - size :]
-    index = counts.view(-1, 1, 1, 1) + torch.arange(size, device=x.device).view(1, 1, -1, 1)
-    return x.gather(2, index.expand(-1, x.shape[1], -1, x.shape[3]))
