@@ -48,7 +48,11 @@ class BaseConv(MemoryLayer[ConvState]):
         self.kernel, self.activate = options.kernel, options.activate
         self.project = nn.Linear(options.dim, options.dim)
         self.conv = nn.Parameter(torch.empty(options.dim, options.kernel))
-        nn.init.uniform_(self.conv, -(options.kernel**-0.5), options.kernel**-0.5)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Weights of its own, as they begin; those of its modules reset themselves."""
+        nn.init.uniform_(self.conv, -(self.kernel**-0.5), self.kernel**-0.5)
 
     def init_state(
         self, batch: int, *, dtype: torch.dtype | None = None, device: torch.device | str | None = None

@@ -70,9 +70,14 @@ class DeltaRule(MemoryLayer[DeltaState]):
         self.sizes = [self.heads * self.key_dim, self.heads * self.key_dim, self.heads * self.value_dim]
         self.qkv = nn.Linear(options.dim, options.channels, bias=False)
         self.conv = nn.Parameter(torch.empty(options.channels, options.conv))
-        nn.init.uniform_(self.conv, -(options.conv**-0.5), options.conv**-0.5)
         self.beta = nn.Linear(options.dim, self.heads, bias=False)
         self.output = GatedOutput(dim=options.dim, heads=self.heads, value_dim=self.value_dim)
+        DeltaRule.reset_parameters(self)
+
+    def reset_parameters(self) -> None:
+        """Weights of its own, as they begin; those of its modules reset themselves."""
+        width = self.conv.shape[1]
+        nn.init.uniform_(self.conv, -(width**-0.5), width**-0.5)
 
     def init_state(
         self, batch: int, *, dtype: torch.dtype | None = None, device: torch.device | str | None = None

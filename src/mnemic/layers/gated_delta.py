@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
@@ -17,7 +19,13 @@ class GatedDeltaRule(DeltaRule):
     def __init__(self, options: DeltaOptions) -> None:
         super().__init__(options)
         self.decay = nn.Linear(options.dim, self.heads)  # its bias is the published dt_bias
-        self.rate = nn.Parameter(torch.empty(self.heads).uniform_(1, 16).log())  # the published A_log
+        self.rate = nn.Parameter(torch.empty(self.heads))  # the published A_log
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """A as published between 1 and 16, uniform in its logarithm."""
+        super().reset_parameters()
+        nn.init.uniform_(self.rate, 0.0, math.log(16))
 
     def _gates(self, x: Tensor, state: DeltaState) -> tuple[Tensor, Tensor | None]:
         beta, _ = super()._gates(x, state)

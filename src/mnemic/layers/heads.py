@@ -119,6 +119,9 @@ class GatedOutput(nn.Module):
         self.gate = nn.Linear(dim, heads * value_dim, bias=False)
         self.out = nn.Linear(heads * value_dim, dim, bias=False)
 
+    def reset_parameters(self) -> None:
+        nn.init.ones_(self.scale)
+
     def forward(self, read: Tensor, x: Tensor) -> Tensor:
         """read (batch, heads, [time,] value_dim) in the dtype of the sums, x (batch, [time,] dim)."""
         normed = rms_norm(read, (self.value_dim,), self.scale.to(read.dtype), 1e-6)

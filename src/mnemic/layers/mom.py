@@ -7,6 +7,7 @@ memory, which sees every token, holds it too.
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -26,7 +27,7 @@ from mnemic.layers.retention import log_retention
 from mnemic.layers.state import LayerState
 
 Update = Literal["linear", "retention", "gla", "delta", "gated_delta"]
-_GATED = {"gla": 1.0, "gated_delta": 1.0}
+_GATED = ("gla", "gated_delta")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,12 +113,23 @@ class MixtureOfMemories(MemoryLayer[MoMState]):
         if options.update in _GATED:
             self.decay = _maps(options.total, dim, keys if options.update == "gla" else heads)
         if options.update == "gated_delta":
-            self.rate = nn.Parameter(torch.empty(heads).uniform_(1, 16).log())  # the published A_log
-            self.decay_bias = nn.Parameter(torch.zeros(heads))  # dt_bias
+            self.rate = nn.Parameter(torch.empty(heads))  # the published A_log
+            self.decay_bias = nn.Parameter(torch.empty(heads))  # dt_bias
         if options.conv:
             self.conv = nn.Parameter(torch.empty(options.channels, options.conv))
-            nn.init.uniform_(self.conv, -(options.conv**-0.5), options.conv**-0.5)
         self.output = GatedOutput(dim=dim, heads=heads, value_dim=options.value_size)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Each map as nn.Linear begins, the convolution alike, the decay's rate as published (1 to 16)."""
+        for name, weights in self.named_parameters(recurse=False):
+            if name == "rate":
+                nn.init.uniform_(weights, 0.0, math.log(16))
+            elif name == "decay_bias":
+                nn.init.zeros_(weights)
+            else:
+                bound = weights.shape[-1 if name == "conv" else -2] ** -0.5
+                nn.init.uniform_(weights, -bound, bound)
 
     def init_state(
         self, batch: int, *, dtype: torch.dtype | None = None, device: torch.device | str | None = None
@@ -416,5 +428,5 @@ class MixtureOfMemories(MemoryLayer[MoMState]):
 
 
 def _maps(count: int, inputs: int, outputs: int) -> nn.Parameter:
-    """A linear map a memory, (memories, inputs, outputs), as nn.Linear begins."""
-    return nn.Parameter(torch.empty(count, inputs, outputs).uniform_(-(inputs**-0.5), inputs**-0.5))
+    """A linear map a memory: (memories, inputs, outputs)."""
+    return nn.Parameter(torch.empty(count, inputs, outputs))
