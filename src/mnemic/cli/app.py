@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from mnemic.cli import asking, bench, chat, importing, keeping, looking, telling
+from mnemic.cli import asking, bench, bench_layers, chat, importing, keeping, looking, telling
 from mnemic.cli.ending import USAGE, code_of, debugging
 from mnemic.cli.output import print_error
 
@@ -73,4 +73,5 @@ def root(
 
 for group in (telling, importing, asking, chat, looking, keeping):
     group.register(app)
+bench.app.command()(bench_layers.layers)
 app.add_typer(bench.app, name="bench")

@@ -71,6 +71,10 @@ class Based(MemoryLayer[BasedState]):
     State = BasedState
     small: ClassVar[tuple[Mapping[str, Any], ...]] = ({"heads": 2, "key_dim": 3, "window": 5, "chunk": 4},)
     uses_positions = True
+    dials: ClassVar[tuple[Mapping[str, Any], ...]] = (
+        {"key_dim": 8, "window": 8},
+        {"key_dim": 16, "window": 16},
+    )
 
     def __init__(self, options: BasedOptions) -> None:
         taylor, local = TaylorLinearAttention(options.taylor), SlidingWindow(options.local)

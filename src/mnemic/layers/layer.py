@@ -42,6 +42,8 @@ class MemoryLayer(nn.Module, ABC, Generic[S]):
     State: ClassVar[type[LayerState]]
     small: ClassVar[tuple[Mapping[str, Any], ...]] = ({},)
     """Options beside `dim` of small layers that between them reach every branch: the test matrix."""
+    dials: ClassVar[tuple[Mapping[str, Any], ...]] = ({},)
+    """Options of its points on the curve of recall against state bytes; the suite runs the first."""
     uses_positions: ClassVar[bool] = False
 
     def __init__(self, options: LayerOptions, parts: Mapping[str, LayerSpec] | None = None) -> None:
@@ -93,18 +95,24 @@ class MemoryLayer(nn.Module, ABC, Generic[S]):
         IncompatibleMemory.
         """
         self._aux = None
-        if positions is None or not self.uses_positions:
-            return self._run(x, state, mask, self._from_seen, positions=positions)
+        if positions is None:
+            return self._run(x, state, mask, self._from_seen)
+        if not self.uses_positions:
+            raise InvalidInput(f"{self.name} knows no positions: leave them out")
+        if positions.shape != x.shape[:2]:
+            raise InvalidInput(
+                f"positions must have shape {tuple(x.shape[:2])}, got {tuple(positions.shape)}"
+            )
         return self._run(x, state, mask, self.chunked, along=positions)
 
     def step(self, x: Tensor, state: S, *, mask: Tensor | None = None) -> tuple[Tensor, S]:
         """x (batch, dim), mask bool (batch,): one token. Raises InvalidInput, IncompatibleMemory."""
-        state = self._begin(x.unsqueeze(1), state, None if mask is None else mask.unsqueeze(1), None)
+        state = self._begin(x.unsqueeze(1), state, None if mask is None else mask.unsqueeze(1))
         return self._one(self.token, x, state, mask)
 
     def reference(self, x: Tensor, state: S | None = None, *, mask: Tensor | None = None) -> tuple[Tensor, S]:
         """What `forward` must equal: the definition, token by token. Slow; for tests and for reading."""
-        state = self._begin(x, state, mask, None)
+        state = self._begin(x, state, mask)
         outputs = [torch.zeros_like(x[:, :0])]
         for t in range(x.shape[1]):
             y, state = self._one(self.definition, x[:, t], state, None if mask is None else mask[:, t])
@@ -114,6 +122,10 @@ class MemoryLayer(nn.Module, ABC, Generic[S]):
     def aux_loss(self) -> Tensor | None:
         """The auxiliary loss of the last forward, a scalar (load balance of a router); None without one."""
         return self._aux
+
+    def idle_parameters(self) -> int:
+        """Parameters that any one token leaves unused (memories it is not sent to)."""
+        return 0
 
     def load_state(self, state: S) -> S:
         """The state on this layer's device, if it is this layer's. Raises IncompatibleMemory."""
@@ -137,10 +149,9 @@ class MemoryLayer(nn.Module, ABC, Generic[S]):
         rule: Callable[[Tensor, S, Tensor | None, Any], tuple[Tensor, S]],
         *,
         along: Tensor | None = None,
-        positions: Tensor | None = None,
     ) -> tuple[Tensor, S]:
         """`rule` on real tokens alone, with what stands `along` them (batch, time)."""
-        state = self._begin(x, state, mask, positions if along is None else along)
+        state = self._begin(x, state, mask)
         packed = pack(x, mask)
         if packed.x.shape[1] == 0:
             return torch.zeros_like(x), state
@@ -170,7 +181,7 @@ class MemoryLayer(nn.Module, ABC, Generic[S]):
             return y, after.owned()
         return torch.where(mask.unsqueeze(1), y, 0), after.where(mask, state).owned()
 
-    def _begin(self, x: Tensor, state: S | None, mask: Tensor | None, positions: Tensor | None) -> S:
+    def _begin(self, x: Tensor, state: S | None, mask: Tensor | None) -> S:
         if x.dim() != 3 or x.shape[2] != self.dim:
             raise InvalidInput(f"{self.name} takes (batch, time, {self.dim}), got {tuple(x.shape)}")
         if not x.is_floating_point():
@@ -179,12 +190,6 @@ class MemoryLayer(nn.Module, ABC, Generic[S]):
             raise InvalidInput(
                 f"a mask is bool of shape {tuple(x.shape[:2])}, True for real tokens; got {mask.dtype} "
                 f"of shape {tuple(mask.shape)}"
-            )
-        if positions is not None and not self.uses_positions:
-            raise InvalidInput(f"{self.name} knows no positions: leave them out")
-        if positions is not None and positions.shape != x.shape[:2]:
-            raise InvalidInput(
-                f"positions must have shape {tuple(x.shape[:2])}, got {tuple(positions.shape)}"
             )
         if state is None:
             return self.init_state(x.shape[0], device=x.device)

@@ -99,6 +99,7 @@ class MixtureOfMemories(MemoryLayer[MoMState]):
         {"update": "gla", "memories": 3, "topk": 2, "slowness": 2.0, "chunk": 4},
         {"update": "retention", "single_kv": True, "heads": 2},
     )
+    dials: ClassVar[tuple[Mapping[str, Any], ...]] = ({"key_dim": 8},)
 
     def __init__(self, options: MoMOptions) -> None:
         super().__init__(options)
@@ -203,7 +204,7 @@ class MixtureOfMemories(MemoryLayer[MoMState]):
 
         Before norm, gate and output map. Each query is read as if it came next; nothing is written.
         """
-        self._begin(q, state, None, None)
+        self._begin(q, state, None)
         if memory is None:
             chosen, weights, _ = self._route(q)
         else:
@@ -226,9 +227,15 @@ class MixtureOfMemories(MemoryLayer[MoMState]):
         asked = normalize(asked.unflatten(-1, (self.options.heads, -1)).to(state.memory.dtype), dim=-1)
         return torch.einsum("btchk,btchkv,btc->bthv", asked, state.memory[rows, chosen], weights).flatten(-2)
 
+    def idle_parameters(self) -> int:
+        """Of the memories that a token is not sent to."""
+        o = self.options
+        own = [weights for weights in self.parameters() if weights.dim() == 3 and weights.shape[0] == o.total]
+        return sum(weights[0].numel() for weights in own) * (o.memories - o.topk)
+
     def routing(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Which memories each token is sent to and with what weight: (batch, time, topk) each, best first."""
-        self._begin(x, None, None, None)
+        self._begin(x, None, None)
         chosen, weights, _ = self._route(x)
         return chosen, weights
 

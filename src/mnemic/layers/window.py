@@ -50,6 +50,7 @@ class SlidingWindow(MemoryLayer[WindowState]):
         {"window": 1, "rotary": False},
     )
     uses_positions = True
+    dials: ClassVar[tuple[Mapping[str, Any], ...]] = ({"window": 8}, {"window": 32}, {"window": 64})
 
     def __init__(self, options: WindowOptions) -> None:
         super().__init__(options)
