@@ -99,7 +99,7 @@ def silence(valid: Tensor | None, *tensors: Tensor) -> tuple[Tensor, ...]:
 
 def full_precision(device: torch.device) -> contextlib.AbstractContextManager[None]:
     """Inside, autocast is off: sums over time keep the dtype they were given."""
-    return torch.autocast(device_type=device.type, enabled=False)  # type: ignore[return-value]
+    return torch.autocast(device_type=device.type, enabled=False)
 
 
 def counts_of(x: Tensor, valid: Tensor | None) -> Tensor:

@@ -21,6 +21,7 @@ from mnemic.layers.packing import pack
 from mnemic.layers.state import LayerSpec, LayerState, require_batch
 
 S = TypeVar("S", bound=LayerState)
+ReadState = TypeVar("ReadState", bound=LayerState, contravariant=True)
 
 
 class MemoryLayer(nn.Module, ABC, Generic[S]):
@@ -230,10 +231,10 @@ class Writable(Protocol[S]):
 
 
 @runtime_checkable
-class Surprising(Protocol[S]):
+class Surprising(Protocol[ReadState]):
     """How little a memory expected its input, token by token, without writing."""
 
-    def surprise(self, state: S, x: Tensor) -> Tensor: ...
+    def surprise(self, state: ReadState, x: Tensor) -> Tensor: ...
 
 
 @runtime_checkable

@@ -8,7 +8,6 @@ import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, Literal, Self
 
 from mnemic.cube.errors import InvalidOption
@@ -33,8 +32,9 @@ class LayerOptions:
     dim: int
 
     def __post_init__(self) -> None:
+        kinds = typing.get_type_hints(type(self))
         for field in dataclasses.fields(self):
-            _check(field, _hints(type(self))[field.name], getattr(self, field.name))
+            _check(field, kinds[field.name], getattr(self, field.name))
 
     @classmethod
     def read(cls, options: Mapping[str, Any]) -> Self:
@@ -68,11 +68,6 @@ def require_divisible(**options: int) -> None:
     (name, value), (by, divisor) = options.items()
     if value % divisor:
         raise InvalidOption(f"{name} must be a multiple of {by} = {divisor}, got {value}")
-
-
-@cache
-def _hints(cls: type) -> dict[str, Any]:
-    return typing.get_type_hints(cls)
 
 
 def _plain(value: Any) -> Any:

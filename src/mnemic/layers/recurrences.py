@@ -75,7 +75,8 @@ def in_chunks(x: Tensor, chunk: int) -> Tensor:
     time = x.shape[2]
     chunk = min(chunk, time)
     missing = -time % chunk
-    return (pad(x, (0, 0, 0, missing)) if missing else x).unflatten(2, (-1, chunk))
+    padded = pad(x, (0, 0, 0, missing)) if missing else x
+    return padded.reshape(*x.shape[:2], -1, chunk, x.shape[3])
 
 
 def whole(x: Tensor, time: int) -> Tensor:

@@ -186,7 +186,7 @@ class StackForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
 
     def memory_layers(self) -> list[MemoryLayer[Any]]:
         """The layers in order."""
-        return [block.layer for block in self.blocks]
+        return [block.layer for block in self.blocks.children() if isinstance(block, Block)]
 
     def aux_losses(self) -> dict[int, Tensor]:
         """The auxiliary loss of the last forward by layer; their mean would hide one that collapsed."""
@@ -212,8 +212,8 @@ class StackForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
     def _init_weights(self, module: nn.Module) -> None:
         if isinstance(module, nn.Embedding):
             nn.init.normal_(module.weight, std=self.config.initializer_range)
-        elif hasattr(module, "reset_parameters"):
-            module.reset_parameters()  # each layer knows its own
+        elif callable(reset := getattr(module, "reset_parameters", None)):
+            reset()  # each layer knows its own
 
     def _usable(self, cache: StateCache | None, wanted: bool) -> StateCache | None:
         if cache is None:

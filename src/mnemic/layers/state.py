@@ -125,7 +125,8 @@ class LayerState:
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Self:
         """The same state with every tensor changed."""
-        return replace(self, **{name: _mapped(value, change) for name, value in _values(self)})
+        changed: dict[str, Any] = {name: _mapped(value, change) for name, value in _values(self)}
+        return replace(self, **changed)
 
     def detach(self) -> Self:
         """Without its history: gradients stop here."""

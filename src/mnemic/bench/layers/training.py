@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from mnemic.bench.layers.tasks import ASK_NOTHING, Needle, Task
-from mnemic.layers.stack import StackConfig, StackForCausalLM
+from mnemic.layers.stack import LayerEntry, StackConfig, StackForCausalLM
 from mnemic.layers.stack_cache import CACHE_NAME
 
 Step = Callable[[int, int], None]
@@ -39,7 +39,7 @@ class Recipe:
 def build(task: Task, layer: Mapping[str, Any], recipe: Recipe, seed: int) -> StackForCausalLM:
     """[BaseConv, layer] `depth` times, no MLP; `layer` names it and its options beside `dim`."""
     torch.manual_seed(seed)
-    unit = ["base-conv", dict(layer)] if recipe.convolved else [dict(layer)]
+    unit: list[LayerEntry] = ["base-conv", dict(layer)] if recipe.convolved else [dict(layer)]
     config = StackConfig(layers=unit * recipe.depth, dim=recipe.dim, vocab_size=task.vocabulary, mlp_ratio=0)
     return StackForCausalLM(config)
 
