@@ -7,7 +7,18 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from mnemic.cli import asking, bench, changing, chat, importing, keeping, knowing, looking, telling
+from mnemic.cli import (
+    asking,
+    bench,
+    bench_layers,
+    changing,
+    chat,
+    importing,
+    keeping,
+    knowing,
+    looking,
+    telling,
+)
 from mnemic.cli.ending import USAGE, code_of, debugging
 from mnemic.cli.output import print_error
 
@@ -73,4 +84,5 @@ def root(
 
 for group in (telling, importing, asking, chat, looking, changing, knowing, keeping):
     group.register(app)
+bench.app.command()(bench_layers.layers)
 app.add_typer(bench.app, name="bench")

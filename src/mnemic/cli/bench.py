@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mnemic.cli.progress import Steps as _progress
+
 if TYPE_CHECKING:
     from mnemic.bench.locomo import Dialogue
     from mnemic.bench.qa import Reader
@@ -267,32 +269,3 @@ def _dialogues(data: Path | None, only: list[str] | None) -> tuple[list[Dialogue
     if unknown:
         raise InvalidOption(f"no dialogue {', '.join(unknown)}; there are {', '.join(d.id for d in found)}")
     return [d for d in found if not only or d.id in only], data
-
-
-class _progress:
-    """A bar on standard error that moves by one per dialogue and system, and keeps a line for each event."""
-
-    def __init__(self, steps: int) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
-
-        from mnemic.cli.output import console
-
-        self.bar = Progress(
-            "{task.description}",
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            console=console(stderr=True),
-        )
-        self.task = self.bar.add_task("starting", total=steps)
-
-    def __enter__(self) -> Any:
-        self.bar.start()
-        return self._report
-
-    def _report(self, system: str, message: str) -> None:
-        self.bar.update(self.task, description=system, advance=1)
-        self.bar.console.print(f"{system}: {message}")
-
-    def __exit__(self, *_: object) -> None:
-        self.bar.stop()

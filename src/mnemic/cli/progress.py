@@ -57,3 +57,32 @@ class Bar:
         )
         self._task = self._bar.add_task(self._what, total=None, rate="")
         self._bar.start()
+
+
+class Steps:
+    """A bar on standard error that moves by one per step reported, and keeps a line for each event."""
+
+    def __init__(self, steps: int) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
+
+        from mnemic.cli.output import console
+
+        self.bar = Progress(
+            "{task.description}",
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=console(stderr=True),
+        )
+        self.task = self.bar.add_task("starting", total=steps)
+
+    def __enter__(self) -> Any:
+        self.bar.start()
+        return self._report
+
+    def _report(self, system: str, message: str) -> None:
+        self.bar.update(self.task, description=system, advance=1)
+        self.bar.console.print(f"{system}: {message}")
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.stop()

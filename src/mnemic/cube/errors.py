@@ -10,7 +10,8 @@ MnemicError
 │   ├── InvalidTime           a time could not be read
 │   ├── InvalidFilter         `where` names an unknown field or operator
 │   ├── ScopeRequired         a read or write names no user and no agent
-│   └── InvalidFile           an import file is not what it was said to be
+│   ├── InvalidFile           a file is not what it was said to be, or is damaged
+│   └── IncompatibleMemory    a memory belongs to another model, layer or configuration
 ├── IdempotencyConflict       the caller's id is taken by other content
 ├── NotFound                  no such cube, version, change or file
 ├── Frozen                    the cube may not be changed until it is thawed
@@ -67,6 +68,10 @@ class ScopeRequired(InvalidInput):
 
 class InvalidFile(InvalidInput):
     """An import file is not what it was said to be."""
+
+
+class IncompatibleMemory(InvalidInput):
+    """A state, cache or adapter belongs to another model, layer or configuration."""
 
 
 class IdempotencyConflict(MnemicError):

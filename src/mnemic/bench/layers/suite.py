@@ -1,0 +1,208 @@
+"""What is run: experiments of arms on tasks with seeds, each run kept in a file as soon as it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+
+from mnemic.bench.layers.tasks import MQAR, TASKS, Needle, Task
+from mnemic.bench.layers.training import Recipe, accuracy, build, needle, parameters, train
+from mnemic.cube.errors import InvalidOption
+from mnemic.layers.mom import MixtureOfMemories
+from mnemic.layers.stack_cache import CACHE_NAME
+from mnemic.layers.table import LAYERS, layer_class
+
+STREAM_STEPS: Final = 200_000
+BASELINES: Final = ("lstm", "linear", "hebbian")  # in every table, whatever layers are asked for
+Record = dict[str, Any]
+Report = Callable[[str, str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """One layer in one setting; `label` is its name in tables."""
+
+    label: str
+    layer: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def entry(self) -> dict[str, Any]:
+        return {"layer": self.layer, **self.options}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    name: str
+    about: str
+    task: Task
+    arms: tuple[Arm, ...]
+    recipe: Recipe
+    stream: int = 0  # noise steps of a needle's stream after training
+
+
+def arm(layer: str, **options: Any) -> Arm:
+    said = " ".join(f"{_SHORT.get(key, key)} {value}" for key, value in options.items())
+    return Arm(label=f"{layer} {said}".strip(), layer=layer, options=options)
+
+
+_SHORT = {"key_dim": "key", "value_dim": "value"}
+
+
+def experiments(layers: Sequence[str] | None = None, *, steps: int | None = None) -> dict[str, Experiment]:
+    """All experiments, of these layers (default: all) and the baselines. Raises InvalidOption."""
+    for name in layers or ():
+        layer_class(name)
+    names = [name for name in LAYERS if not layers or name in (*layers, *BASELINES)]
+    long, short = (
+        Recipe(steps=steps or 700),
+        Recipe(steps=steps or 400, batch=32, depth=2),
+    )
+    dialled = tuple(arm(name, **dial) for name in names for dial in layer_class(name).dials)
+    standard = tuple(arm(name, **layer_class(name).dials[0]) for name in names)
+    small = tuple(
+        one
+        for one in (
+            arm("taylor", key_dim=8),
+            arm("linear", key_dim=8),
+            arm("hebbian", key_dim=8),
+            arm("hebbian", key_dim=4),
+            arm("hebbian", key_dim=4, value_dim=144),
+            arm("mom", key_dim=4, value_dim=48, update="linear"),
+            arm("mom", key_dim=4, value_dim=48, update="linear", balance=0.0),
+            arm("lstm"),
+            arm("attention"),
+        )
+        if one.layer in names
+    )
+    found = [
+        Experiment(
+            name="small",
+            about="MQAR of 8 pairs in 32 tokens: capacity at equal key size",
+            task=MQAR(length=32, pairs=8),
+            arms=small,
+            recipe=long,
+        ),
+        Experiment(
+            name="curve",
+            about="MQAR of 16 pairs in 64 tokens: recall against state bytes",
+            task=TASKS["mqar"],
+            arms=dialled,
+            recipe=long,
+        ),
+    ]
+    for name, task in TASKS.items():
+        if name != "mqar":
+            found.append(
+                Experiment(
+                    name=name,
+                    about=(type(task).__doc__ or "").splitlines()[0],
+                    task=task,
+                    arms=standard,
+                    recipe=short,
+                    stream=STREAM_STEPS if isinstance(task, Needle) else 0,
+                )
+            )
+    return {experiment.name: experiment for experiment in found}
+
+
+@dataclass(frozen=True)
+class Run:
+    experiment: Experiment
+    arm: Arm
+    seed: int
+
+    @property
+    def key(self) -> str:
+        return f"{self.experiment.name}/{self.arm.label}/{self.seed}"
+
+    def settings(self) -> Record:
+        """What a record depends on: an equal record is not made again."""
+        return {
+            "task": type(self.experiment.task).__name__,
+            "of_task": asdict(self.experiment.task),  # type: ignore[call-overload]
+            "entry": self.arm.entry(),
+            "recipe": self.experiment.recipe.settings(),
+            "stream": self.experiment.stream,
+        }
+
+
+def runs(chosen: Sequence[Experiment], seeds: int) -> list[Run]:
+    """Seed by seed, so that a run that is stopped has whole tables with fewer seeds."""
+    return [Run(e, one, seed) for seed in range(seeds) for e in chosen for one in e.arms]
+
+
+def perform(run: Run) -> Record:
+    """Train, test, count."""
+    experiment, task = run.experiment, run.experiment.task
+    clock = time.process_time()
+    model = build(task, run.arm.entry(), experiment.recipe, run.seed)
+    curve = train(model, task, experiment.recipe, run.seed)
+    tokens, _ = task.batch(1, torch.Generator().manual_seed(run.seed))
+    record: Record = {
+        "settings": json.loads(json.dumps(run.settings())),
+        "accuracy": accuracy(model, task, experiment.recipe.tested, run.seed),
+        "curve": curve,
+        "chance": task.chance,
+        "parameters": parameters(model),
+        "state_bytes": model.config.state_bytes(tokens.shape[1]),
+        "layer_bytes": sum(_of_memory(model, tokens.shape[1])),
+        "cpu_s": time.process_time() - clock,
+    }
+    with torch.inference_mode():
+        cache = model(task.batch(64, torch.Generator().manual_seed(9))[0])[CACHE_NAME]
+    record["shares"] = [
+        layer.load(holder.state).tolist()
+        for layer, holder in zip(model.memory_layers(), cache.layers, strict=True)
+        if isinstance(layer, MixtureOfMemories)
+    ]
+    if experiment.stream and isinstance(task, Needle):
+        grows = record["state_bytes"] != model.config.state_bytes(experiment.stream)
+        steps = min(experiment.stream, 4_000) if grows else experiment.stream
+        record["stream"] = {"steps": steps, **needle(model, task, steps, run.seed)}
+    record["cpu_s"] = round(time.process_time() - clock, 2)
+    return record
+
+
+def perform_all(
+    planned: Sequence[Run], path: Path, *, fresh: bool = False, report: Report = lambda *_: None
+) -> dict[str, Record]:
+    """Records by key; those that `path` holds under the same settings are not made again.
+
+    Raises InvalidOption when one there has other settings, unless `fresh` starts over.
+    """
+    kept: dict[str, Record] = {} if fresh or not path.exists() else json.loads(path.read_text())
+    for run in planned:
+        if run.key in kept and kept[run.key]["settings"] != json.loads(json.dumps(run.settings())):
+            raise InvalidOption(
+                f"{path.name} holds {run.key} under other settings; use another --out, or --fresh to redo it"
+            )
+    for run in planned:
+        if run.key not in kept:
+            kept[run.key] = perform(run)
+            _write(path, kept)
+            report(run.key, f"{kept[run.key]['accuracy']:.3f} in {kept[run.key]['cpu_s']:.0f} s of CPU")
+        else:
+            report(run.key, "kept")
+    return kept
+
+
+def _of_memory(model: Any, tokens: int) -> Iterator[int]:
+    """Bytes of the memory layers alone, without the convolutions around them."""
+    for kind, options in model.config.layer_options():
+        if kind.name != "base-conv":
+            yield options.state_bytes(tokens)
+
+
+def _write(path: Path, kept: dict[str, Record]) -> None:
+    """All or nothing, so that a killed run leaves the last whole state."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_suffix(".part")
+    beside.write_text(json.dumps(kept, indent=1) + "\n")
+    os.replace(beside, path)

@@ -1,0 +1,439 @@
+"""Mixture of memories (Du et al. 2025): several memories side by side, each token written to a few of them.
+
+A token that is not sent to a memory neither writes into it nor makes it fade, so memories do not interfere.
+The price: what was written to one memory is invisible to a query that is sent to another, unless the shared
+memory, which sees every token, holds it too.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import logsigmoid, normalize, silu, softplus
+
+from mnemic.cube.errors import InvalidInput, InvalidOption
+from mnemic.layers.conv import causal_conv
+from mnemic.layers.heads import COUNTER_BYTES, GatedOutput, HeadOptions, full_precision, silence
+from mnemic.layers.layer import MemoryLayer
+from mnemic.layers.options import option
+from mnemic.layers.recurrences import additive, delta
+from mnemic.layers.retention import log_retention
+from mnemic.layers.state import LayerState
+
+Update = Literal["linear", "retention", "gla", "delta", "gated_delta"]
+_GATED = ("gla", "gated_delta")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MoMOptions(HeadOptions):
+    """`memories` and how many of them, `topk`, a token is sent to; `update`: what a write does.
+
+    `shared`: one memory more that every token is written to, read with weight 1. `single_kv`: all memories
+    use the same key and value projection. `conv`: tokens seen by the short convolutions along each memory's
+    own sequence; 0 leaves them and their SiLU out. `balance`: weight of the load-balancing loss (the release
+    uses 1e-2, the paper's ablation favours 1e-3).
+    """
+
+    memories: int = 4
+    topk: int = 2
+    update: Update = "gated_delta"
+    shared: bool = True
+    single_kv: bool = False
+    conv: int = option(4, low=0)
+    balance: float = option(1e-2, meaning=False, low=0.0)
+    slowness: float = option(16.0, low=1.0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.topk > self.memories:
+            raise InvalidOption(f"topk must be at most memories = {self.memories}, got {self.topk}")
+
+    @property
+    def total(self) -> int:
+        """Memories, the shared one counted."""
+        return self.memories + self.shared
+
+    @property
+    def channels(self) -> int:
+        return self.heads * (2 * self.key_size + self.value_size)
+
+    def state_bytes(self, tokens: int, *, batch: int = 1, element_bytes: int = 4) -> int:
+        matrix = self.heads * self.key_size * self.value_size * max(element_bytes, 4)
+        tail = max(self.conv - 1, 0) * self.channels * element_bytes
+        return batch * (self.total * (matrix + tail + COUNTER_BYTES) + COUNTER_BYTES)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MoMState(LayerState):
+    """Per memory, the shared one last.
+
+    `memory` (batch, memories, heads, key_dim, value_dim); `tail` (batch, memories, conv - 1, channels): the
+    last q, k, v sent there; `counts` int32 (batch, memories): tokens written there.
+    """
+
+    memory: Tensor
+    tail: Tensor
+    counts: Tensor
+
+
+class MixtureOfMemories(MemoryLayer[MoMState]):
+    """o = Σ_m g_m q S_m over the chosen memories, plus q S_shared (§3). O(time · (topk + 1)).
+
+    g is the router's softmax over all memories, renormalised over the chosen. q and k are of unit length for
+    every update. State: (memories + 1) · heads · key_dim · value_dim; topk + 1 of them are written a token.
+    """
+
+    name = "mom"
+    Options = MoMOptions
+    State = MoMState
+    small: ClassVar[tuple[Mapping[str, Any], ...]] = (
+        {"heads": 2, "chunk": 4},
+        {"update": "linear", "topk": 1, "conv": 0, "key_dim": 3, "value_dim": 5},
+        {"update": "delta", "memories": 2, "shared": False, "conv": 2},
+        {"update": "gla", "memories": 3, "topk": 2, "slowness": 2.0, "chunk": 4},
+        {"update": "retention", "single_kv": True, "heads": 2},
+    )
+    dials: ClassVar[tuple[Mapping[str, Any], ...]] = ({"key_dim": 8},)
+
+    def __init__(self, options: MoMOptions) -> None:
+        super().__init__(options)
+        self.options = options
+        dim, heads = options.dim, options.heads
+        keys, values = heads * options.key_size, heads * options.value_size
+        self.router = nn.Linear(dim, options.memories, bias=False)
+        self.q = nn.Linear(dim, keys, bias=False)
+        self.kv = _maps(1 if options.single_kv else options.total, dim, keys + values)
+        if "delta" in options.update:
+            self.beta = _maps(options.total, dim, heads)
+        if options.update in _GATED:
+            self.decay = _maps(options.total, dim, keys if options.update == "gla" else heads)
+        if options.update == "gated_delta":
+            self.rate = nn.Parameter(torch.empty(heads))  # the published A_log
+            self.decay_bias = nn.Parameter(torch.empty(heads))  # dt_bias
+        if options.conv:
+            self.conv = nn.Parameter(torch.empty(options.channels, options.conv))
+        self.output = GatedOutput(dim=dim, heads=heads, value_dim=options.value_size)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Each map as nn.Linear begins, the convolution alike, the decay's rate as published (1 to 16)."""
+        for name, weights in self.named_parameters(recurse=False):
+            if name == "rate":
+                nn.init.uniform_(weights, 0.0, math.log(16))
+            elif name == "decay_bias":
+                nn.init.zeros_(weights)
+            else:
+                bound = weights.shape[-1 if name == "conv" else -2] ** -0.5
+                nn.init.uniform_(weights, -bound, bound)
+
+    def init_state(
+        self, batch: int, *, dtype: torch.dtype | None = None, device: torch.device | str | None = None
+    ) -> MoMState:
+        dtype, device = self._place(dtype, device)
+        o = self.options
+        matrices = (batch, o.total, o.heads, o.key_size, o.value_size)
+        tails = (batch, o.total, max(o.conv - 1, 0), o.channels)
+        return MoMState(
+            spec=self.spec,
+            seen=torch.zeros(batch, dtype=torch.int32, device=device),
+            memory=torch.zeros(matrices, dtype=self.accumulator_dtype(dtype), device=device),
+            tail=torch.zeros(tails, dtype=dtype, device=device),
+            counts=torch.zeros(batch, o.total, dtype=torch.int32, device=device),
+        )
+
+    def chunked(
+        self, x: Tensor, state: MoMState, valid: Tensor | None, positions: Tensor | None
+    ) -> tuple[Tensor, MoMState]:
+        chosen, weights, probabilities = self._route(x)
+        self._aux = self._imbalance(chosen, probabilities, valid)
+        read, after = self._write_and_read(x, state, valid, chosen, weights)
+        return self.output(read.transpose(1, 2), x), after
+
+    def token(self, x: Tensor, state: MoMState) -> tuple[Tensor, MoMState]:
+        chosen, weights, _ = self._route(x.unsqueeze(1))
+        read, after = self._write_and_read(x.unsqueeze(1), state, None, chosen, weights)
+        return self.output(read.squeeze(1), x), after
+
+    def definition(self, x: Tensor, state: MoMState) -> tuple[Tensor, MoMState]:
+        chosen, weights, _ = self._route(x.unsqueeze(1))
+        o, reads = self.options, []
+        memory, tail, counts = (list(t.unbind()) for t in (state.memory, state.tail, state.counts))
+        for row in range(x.shape[0]):
+            pairs = list(zip(chosen[row, 0].tolist(), weights[row, 0], strict=True))
+            pairs += [(o.memories, torch.ones_like(weights[row, 0, 0]))] if o.shared else []
+            matrices, tails, written = (list(t[row].unbind()) for t in (memory, tail, counts))
+            read = torch.zeros(o.heads, o.value_size, dtype=state.memory.dtype, device=x.device)
+            for m, weight in pairs:
+                one, matrices[m], tails[m] = self._one_memory(x[row], m, matrices[m], tails[m])
+                read = read + weight * one
+                written[m] = written[m] + 1
+            reads.append(read)
+            memory[row], tail[row], counts[row] = (torch.stack(t) for t in (matrices, tails, written))
+        after = replace(state, memory=torch.stack(memory), tail=torch.stack(tail), counts=torch.stack(counts))
+        return self.output(torch.stack(reads), x), after
+
+    def pinned(
+        self, x: Tensor, memory: Tensor, state: MoMState | None = None, *, mask: Tensor | None = None
+    ) -> tuple[Tensor, MoMState]:
+        """`forward` with each token sent to the memory that int (batch, time) names, not the router's."""
+        self._check_memory(memory, x)
+
+        def run(
+            packed_x: Tensor, before: MoMState, valid: Tensor | None, where: Tensor
+        ) -> tuple[Tensor, MoMState]:
+            chosen = where.unsqueeze(-1)
+            read, after = self._write_and_read(
+                packed_x, before, valid, chosen, torch.ones_like(chosen, dtype=before.memory.dtype)
+            )
+            return self.output(read.transpose(1, 2), packed_x), after
+
+        return self._run(x, state, mask, run, along=memory.long())
+
+    def write(self, state: MoMState, x: Tensor, memory: Tensor | None = None) -> MoMState:
+        """The state after x (batch, time, dim): in the memories of int (batch, time), or the router's."""
+        return (self(x, state) if memory is None else self.pinned(x, memory, state))[1]
+
+    def read(self, state: MoMState, q: Tensor, memory: Tensor | None = None) -> Tensor:
+        """What the chosen memories hold for each q (batch, time, dim): (batch, time, heads · value_dim).
+
+        Before norm, gate and output map. Each query is read as if it came next; nothing is written.
+        """
+        self._begin(q, state, None)
+        if memory is None:
+            chosen, weights, _ = self._route(q)
+        else:
+            self._check_memory(memory, q)
+            chosen = memory.long().unsqueeze(-1)
+            weights = torch.ones_like(chosen, dtype=state.memory.dtype)
+        if self.options.shared:
+            last = torch.full_like(chosen[..., :1], self.options.memories)
+            chosen, weights = (
+                torch.cat([chosen, last], -1),
+                torch.cat([weights, torch.ones_like(weights[..., :1])], -1),
+            )
+        rows = torch.arange(q.shape[0], device=q.device).view(-1, 1, 1)
+        asked = self.q(q).unsqueeze(2).expand(-1, -1, chosen.shape[2], -1)  # (batch, time, chosen, keys)
+        if self.options.conv:
+            keys = asked.shape[-1]
+            tails = state.tail[rows, chosen][..., :keys].to(q.dtype)
+            along = torch.cat([tails, asked.unsqueeze(3)], 3)
+            asked = silu(torch.einsum("btcwk,kw->btck", along, self.conv[:keys].to(q.dtype)))
+        asked = normalize(asked.unflatten(-1, (self.options.heads, -1)).to(state.memory.dtype), dim=-1)
+        return torch.einsum("btchk,btchkv,btc->bthv", asked, state.memory[rows, chosen], weights).flatten(-2)
+
+    def idle_parameters(self) -> int:
+        """Of the memories that a token is not sent to."""
+        o = self.options
+        own = [weights for weights in self.parameters() if weights.dim() == 3 and weights.shape[0] == o.total]
+        return sum(weights[0].numel() for weights in own) * (o.memories - o.topk)
+
+    def routing(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Which memories each token is sent to and with what weight: (batch, time, topk) each, best first."""
+        self._begin(x, None, None)
+        chosen, weights, _ = self._route(x)
+        return chosen, weights
+
+    def load(self, state: MoMState) -> Tensor:
+        """Share of the routed tokens in each memory, (memories,); warns where a memory has less than 1 %."""
+        written = state.counts[:, : self.options.memories].sum(0).double()
+        shares = written / written.sum().clamp(min=1)
+        idle = (shares < 0.01).nonzero().flatten().tolist()
+        if idle and float(written.sum()):
+            warnings.warn(f"memories {idle} hold less than 1 % of the tokens; raise `balance`", stacklevel=2)
+        return shares
+
+    def forget(self, state: MoMState, part: int) -> MoMState:
+        """The state with one memory emptied; the others bit by bit as they were."""
+        if not 0 <= part < self.options.total:
+            raise InvalidInput(f"there are memories 0 to {self.options.total - 1}, not {part}")
+        kept = torch.arange(self.options.total, device=state.seen.device) != part
+
+        def empty(tensor: Tensor) -> Tensor:
+            return torch.where(kept.view(1, -1, *[1] * (tensor.dim() - 2)), tensor, 0)
+
+        return replace(state, memory=empty(state.memory), tail=empty(state.tail), counts=empty(state.counts))
+
+    def transplant(self, source: MoMState, target: MoMState, part: int) -> MoMState:
+        """`target` with one memory taken from `source`: from one session to another."""
+        self.spec.require(source.spec)
+        if source.batch != target.batch:
+            raise InvalidInput(f"{source.batch} and {target.batch} sequences: select the same rows first")
+        emptied, alone = self.forget(target, part), source
+        for other in range(self.options.total):
+            alone = alone if other == part else self.forget(alone, other)
+        return replace(
+            emptied,
+            memory=emptied.memory + alone.memory,
+            tail=emptied.tail + alone.tail,
+            counts=emptied.counts + alone.counts,
+        )
+
+    def _check_memory(self, memory: Tensor, x: Tensor) -> None:
+        if memory.shape != x.shape[:2] or memory.is_floating_point():
+            raise InvalidInput(
+                f"memory names one memory a token: int {tuple(x.shape[:2])}, got {tuple(memory.shape)}"
+            )
+        if memory.numel() and not 0 <= int(memory.min()) <= int(memory.max()) < self.options.memories:
+            raise InvalidInput(f"memory must be 0 to {self.options.memories - 1}")
+
+    def _route(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Chosen int (batch, time, topk), their weights, all probabilities; in float32 or better."""
+        with full_precision(x.device):
+            precise = self.accumulator_dtype(x.dtype)
+            logits = x.to(precise) @ self.router.weight.to(precise).mT
+            if not bool(torch.isfinite(logits.detach()).all()):
+                raise InvalidInput("the router's logits are not finite: its weights are")
+            probabilities = logits.softmax(-1)
+            best, chosen = probabilities.topk(self.options.topk, -1)
+            return chosen, best / best.sum(-1, keepdim=True), probabilities
+
+    def _imbalance(self, chosen: Tensor, probabilities: Tensor, valid: Tensor | None) -> Tensor:
+        """memories · Σ f P over real tokens (Fedus et al. 2022), times its weight; of this layer alone."""
+        real = torch.ones_like(chosen[..., 0], dtype=torch.bool) if valid is None else valid
+        m = self.options.memories
+        sent = torch.zeros_like(probabilities).scatter(2, chosen, 1.0)[real].mean(0)
+        return self.options.balance * m * (sent * probabilities[real].mean(0)).sum()
+
+    def _write_and_read(
+        self, x: Tensor, state: MoMState, valid: Tensor | None, chosen: Tensor, weights: Tensor
+    ) -> tuple[Tensor, MoMState]:
+        """Reads (batch, time, heads, value_dim) mixed over memories, and the state after."""
+        o = self.options
+        q = self.q(x)
+        sent = torch.zeros(*x.shape[:2], o.memories, dtype=torch.bool, device=x.device).scatter(
+            2, chosen, True
+        )
+        if valid is not None:
+            sent = sent & valid.unsqueeze(-1)
+        counts = sent.sum(1)  # (batch, memories)
+        longest = int(counts.max())
+        order = (
+            sent.int().argsort(dim=1, descending=True, stable=True)[:, :longest].mT
+        )  # in time, real ones first
+        rows = torch.arange(x.shape[0], device=x.device).view(-1, 1, 1)
+        routed = slice(0, o.memories)
+        read, memory, tail = self._update(x[rows, order], q[rows, order], counts, state, routed)
+        gates = torch.zeros(*x.shape[:2], o.memories, dtype=weights.dtype, device=x.device)
+        gates = gates.scatter(2, chosen, weights).mT.gather(2, order)  # 0 for what was not sent
+        index = order.flatten(1).unsqueeze(-1).expand(-1, -1, read.shape[-1] * read.shape[-2])
+        mixed = (read * gates[..., None, None].to(read.dtype)).flatten(1, 2).flatten(-2)
+        out = mixed.new_zeros(*x.shape[:2], mixed.shape[-1]).scatter_add(1, index, mixed)
+        if o.shared:
+            everyone = (
+                torch.full_like(counts[:, :1], x.shape[1]) if valid is None else valid.sum(1, keepdim=True)
+            )
+            last = slice(o.memories, o.total)
+            common, shared, its_tail = self._update(x.unsqueeze(1), q.unsqueeze(1), everyone, state, last)
+            out = out + common.squeeze(1).flatten(-2)
+            memory, tail = torch.cat([memory, shared], 1), torch.cat([tail, its_tail], 1)
+            counts = torch.cat([counts, everyone], 1)
+        touched = counts > 0
+        after = replace(
+            state,
+            memory=torch.where(touched[..., None, None, None], memory, state.memory),
+            tail=torch.where(touched[..., None, None], tail, state.tail),
+            counts=state.counts + counts.int(),
+        )
+        return out.unflatten(-1, (o.heads, -1)), after
+
+    def _update(
+        self, x: Tensor, q: Tensor, counts: Tensor, state: MoMState, which: slice
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Some memories, each over its own tokens: x (batch, memories, time, dim), counts (batch, memories).
+
+        Reads (batch, memories, time, heads, value_dim), the matrices and the tails after.
+        """
+        o, (batch, memories, time, _) = self.options, x.shape
+        kv = torch.einsum("bmtd,mde->bmte", x, self._of(self.kv, which))
+        near = torch.cat([q, kv], -1).flatten(0, 1)  # every memory a row
+        tail = state.tail[:, which].flatten(0, 1)
+        valid = torch.arange(time, device=x.device) < counts.flatten().unsqueeze(1)
+        if o.conv:
+            near, tail = causal_conv(near, self.conv.to(near.dtype), tail, counts.flatten())
+            near = silu(near)
+        q, k, v = self._heads_of(near.to(state.memory.dtype))
+        gates = {name: gate.flatten(0, 1) for name, gate in self._gates(x, which, state.memory.dtype).items()}
+        read, memory = self._rule(q, k, v, gates, valid, state.memory[:, which].flatten(0, 1))
+        return (
+            read.transpose(1, 2).unflatten(0, (batch, memories)),
+            memory.unflatten(0, (batch, memories)),
+            tail.unflatten(0, (batch, memories)),
+        )
+
+    def _rule(
+        self, q: Tensor, k: Tensor, v: Tensor, gates: dict[str, Tensor], valid: Tensor, memory: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """q, k, v (rows, heads, time, ·), gates (rows, time, heads[, key_dim])."""
+        decay, beta = gates.get("log_decay"), gates.get("beta")
+        if self.options.update == "retention":
+            decay = log_retention(self.options.heads, v).expand(*v.shape[:1], v.shape[2], -1)
+        k, v = silence(valid, k, v)
+        if decay is not None:
+            (decay,) = silence(valid, decay.transpose(1, 2))
+        with full_precision(q.device):
+            if beta is None:
+                return additive(q, k, v, memory, log_decay=decay, chunk=self._chunk())
+            (beta,) = silence(valid, beta.transpose(1, 2))
+            return delta(q, k, v, beta, memory, log_decay=decay, chunk=self._chunk())
+
+    def _chunk(self) -> int:
+        return min(self.options.chunk, 16) if self.options.update == "gla" else self.options.chunk
+
+    def _one_memory(self, x: Tensor, m: int, memory: Tensor, tail: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """One token x (dim,) into one memory (heads, key_dim, value_dim): the read, memory and tail after."""
+        o, which = self.options, slice(m, m + 1)
+        near = torch.cat([self.q(x), x @ self._of(self.kv, which)[0]])
+        if o.conv:
+            along = torch.cat([tail, near.unsqueeze(0).to(tail.dtype)])
+            near, tail = silu((along.to(x.dtype).mT * self.conv).sum(-1)), along[1:]
+        q, k, v = (t[0, :, 0] for t in self._heads_of(near.to(memory.dtype).view(1, 1, -1)))
+        gates = {n: g[0, 0, 0] for n, g in self._gates(x.view(1, 1, 1, -1), which, memory.dtype).items()}
+        decay = log_retention(o.heads, v) if o.update == "retention" else gates.get("log_decay")
+        if decay is not None:
+            memory = decay.exp().view(o.heads, -1, 1) * memory
+        old = torch.einsum("hk,hkv->hv", k, memory) if "beta" in gates else torch.zeros_like(v)
+        change = (v - old) * gates["beta"].unsqueeze(-1) if "beta" in gates else v
+        memory = memory + torch.einsum("hk,hv->hkv", k, change)
+        return torch.einsum("hk,hkv->hv", q, memory), memory, tail
+
+    def _heads_of(self, near: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(rows, time, channels) to q, k, v (rows, heads, time, ·), q and k of unit length."""
+        o = self.options
+        keys = o.heads * o.key_size
+        q, k, v = (
+            part.unflatten(-1, (o.heads, -1)).transpose(1, 2)
+            for part in near.split([keys, keys, o.heads * o.value_size], -1)
+        )
+        return normalize(q, dim=-1), normalize(k, dim=-1), v
+
+    def _gates(self, x: Tensor, which: slice, precise: torch.dtype) -> dict[str, Tensor]:
+        """β and log decay of x (batch, memories, time, dim), if it has them: (…, heads[, key_dim])."""
+        o, found = self.options, {}
+        if "delta" in o.update:
+            found["beta"] = (
+                torch.einsum("bmtd,mdh->bmth", x, self._of(self.beta, which)).to(precise).sigmoid()
+            )
+        if o.update in _GATED:
+            gate = torch.einsum("bmtd,mde->bmte", x, self._of(self.decay, which)).to(precise)
+            if o.update == "gla":
+                found["log_decay"] = (logsigmoid(gate) / o.slowness).unflatten(-1, (o.heads, -1))
+            else:
+                found["log_decay"] = -self.rate.to(precise).exp() * softplus(
+                    gate + self.decay_bias.to(precise)
+                )
+        return found
+
+    def _of(self, maps: Tensor, which: slice) -> Tensor:
+        count = which.stop - which.start
+        return maps.expand(count, -1, -1) if maps.shape[0] == 1 else maps[which]
+
+
+def _maps(count: int, inputs: int, outputs: int) -> nn.Parameter:
+    """A linear map a memory: (memories, inputs, outputs)."""
+    return nn.Parameter(torch.empty(count, inputs, outputs))
