@@ -150,7 +150,8 @@ def coverage(view: View) -> FloatArray:
     Rare, and then nearly an answer: in a large memory of things that have nothing to do with each other, what
     is said around means little.
     """
-    return np.maximum(view.words.own - np.float32(HALF), 0)
+    more: FloatArray = np.maximum(view.words.own - np.float32(HALF), 0)
+    return more
 
 
 def dense(view: View) -> FloatArray:
