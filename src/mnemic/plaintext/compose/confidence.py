@@ -1,8 +1,8 @@
-"""How sure it is that a memory holds the answer: three numbers about the best hits, and a logistic of them.
+"""How sure it is that a memory holds the answer: two numbers about the best hits, and a logistic of them.
 
 The weights and the limit are printed by `mnemic bench abstain --data DIR` (LoCoMo). What makes it sure:
-words of the question in one thing that was said by the one it asks about, and that nobody else fits better (a
-question about Ana whose every trace is in what Tom said has no answer). Paraphrases count for nothing: it
+words of the question in one thing that was said by the one it asks about, and that what others said fits less
+(a question about Ana whose every trace is in what Tom said has no answer). Paraphrases count for nothing: it
 rather says no too often than yes.
 """
 
@@ -20,10 +20,10 @@ from mnemic.plaintext.recall.search import Hit
 
 DEPTH: Final = 30  # hits that are looked at
 READ: Final = 8  # hits whose words are compared with the question's
-FEATURES: Final = ("whose", "covered", "covered_more")
-WEIGHTS: Final = (0.484, 3.992, 0.124)
-BIAS: Final = -2.331
-LIMIT: Final = 0.295  # refuses a tenth of what LoCoMo's dialogues hold
+FEATURES: Final = ("whose", "covered")
+WEIGHTS: Final = (0.426, 3.872)
+BIAS: Final = -2.198
+LIMIT: Final = 0.29  # refuses a tenth of what LoCoMo's dialogues hold
 
 
 def confidence(question: str, hits: Sequence[Hit]) -> float:
@@ -49,13 +49,11 @@ def features(question: str, hits: Sequence[Hit]) -> tuple[float, ...]:
     wanted = set(words([question])[0]) - names
     found = [len(wanted & set(some)) for some in words([hit.text for hit in hits[:READ]])]
     most = max((n for n, is_mine in zip(found, mine, strict=False) if is_mine), default=0)
-    others = max((n for n, is_mine in zip(found, mine, strict=False) if not is_mine), default=0)
     if not wanted:  # "What did Tom do in May?": nothing but names, times and function words
         most, wanted = 1, {""}
     return (
         _best(said, mine, True) - _best(said, mine, False) if False in mine else 0.0,
         most / len(wanted),
-        (most - others) / len(wanted),
     )
 
 
