@@ -80,6 +80,7 @@ def desk(folder: Path) -> Iterator[Desk]:
     with mnemic.open(folder / "vault.db", embedder=embedder) as memory:
         for number, text in enumerate(TOLD):
             memory.add(text, user="ana", session="s1", id=str(number))
+        memory.flush()  # what is done in the background would change the vault under a case
         yield Desk(memory, folder, embedder)
 
 

@@ -131,6 +131,39 @@ def test_a_kind_that_nobody_does_here_is_said(tmp_path: Path) -> None:
     vault.close()
 
 
+def test_a_thread_with_nothing_to_do_ends_and_begins_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mnemic.scheduler.worker.IDLE_S", 0.01)
+    with mnemic.open(tmp_path / "v.db") as memory:
+        for number in range(3):
+            memory.add(f"My number is Seven{number}.", user="ana")
+            until(lambda: memory._worker._thread is None)
+            assert memory.health().unread == 0
+
+
+def test_what_a_deriver_raises_is_said_and_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Clumsy(Facts):
+        fails = True
+
+        def derive(self, fresh: Any, stale: Any, look: Any) -> Any:
+            if Clumsy.fails:
+                raise ZeroDivisionError("dropped it")
+            return super().derive(fresh, stale, look)
+
+    monkeypatch.setattr("mnemic.scheduler.worker.LONGEST_PAUSE_S", 0.05)
+    with mnemic.open(tmp_path / "v.db", derive=[Clumsy()]) as memory:
+        memory.add("I live in Lisbon.", user="ana")
+        until(lambda: memory.health().last_error == "ZeroDivisionError: dropped it")
+        with pytest.raises(ZeroDivisionError):
+            memory.flush()
+        Clumsy.fails = False
+        until(lambda: memory.facts(user="ana"))
+        until(lambda: memory.health().last_error is None)
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 def test_a_forked_child_does_its_own_work(tmp_path: Path) -> None:
     memory = mnemic.open(tmp_path / "v.db")

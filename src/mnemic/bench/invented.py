@@ -42,6 +42,34 @@ PERSONAL: Final[Mapping[str, tuple[str, str, str]]] = {
     ),
     "doctor": ("My dentist is {a}.", "My dentist is {b} now.", "Who is my dentist?"),
 }
+# The same in other words. Written after the rules: 3 of the 14 were read then, and rules were added for some.
+OTHER_WORDS: Final[Mapping[str, tuple[str, str, str]]] = {
+    "wedding": ("{p} is married to {a}.", "{p} got married to {b} in June.", "Who is the spouse of {p}?"),
+    "capital": (
+        "The capital of {e} is {a}.",
+        "{b} became the capital of {e}.",
+        "Which city is {e}'s capital?",
+    ),
+    "work": ("{p} is employed by {a}.", "{p} has started working at {b}.", "Where does {p} work?"),
+    "home": ("{p} lives in {a}.", "{p} found a new place in {b}.", "Where does {p} live?"),
+    "director": ("The director of {e} is {a}.", "{b} took over as director of {e}.", "Who runs {e}?"),
+    "owner": ("{e} is owned by {a}.", "{e} was bought by {b}.", "Who owns {e}?"),
+    "coach": ("The head coach of {e} is {a}.", "{e}'s new head coach is {b}.", "Who coaches {e}?"),
+    "chair": ("The chairperson of {e} is {a}.", "{e} elected {b} as its chairperson.", "Who chairs {e}?"),
+    "my home": ("I live in {a}.", "We packed everything and settled in {b}.", "Where do I live?"),
+    "my work": ("I work at {a}.", "My first day at {b} was great.", "Where do I work?"),
+    "my phone": (
+        "My phone number is 555 {n}.",
+        "You can reach me at 555 {m} now.",
+        "What is my phone number?",
+    ),
+    "my band": ("My favourite band is {a}.", "These days I prefer {b} to {a}.", "What is my favourite band?"),
+    "my dentist": (
+        *("My dentist appointment is on Tuesday.", "They moved my dentist appointment; it's Friday now."),
+        "When is my dentist appointment?",
+    ),
+    "my dog": ("My dog is called {a}.", "My dog died. We have a new one, {b}.", "What is my dog called?"),
+}
 # Statements that leave each other alone: what was said first, and then.
 COMPATIBLE: Final[Mapping[str, tuple[str, str]]] = {
     "another person's home": ("{p} lives in {a}.", "{q} lives in {b}."),
@@ -139,15 +167,15 @@ def updates(data: Path, *, each: int, seed: int) -> list[Update]:
     return out
 
 
-def personal(seed: int) -> Iterator[Update]:
-    """One update of each slot that people tell of themselves."""
-    for kind, (before, after, question) in PERSONAL.items():
+def one_of_each(kinds: Mapping[str, tuple[str, str, str]], seed: int) -> Iterator[Update]:
+    """One update of each kind, of invented names."""
+    for kind, (before, after, question) in kinds.items():
         values = _values(Inventor(seed + sum(map(ord, kind))))
         yield Update(
             kind=kind,
             before=before.format_map(values),
             after=after.format_map(values),
-            question=question,
+            question=question.format_map(values),
             old=before.format_map(values),
             new=after.format_map(values),
         )

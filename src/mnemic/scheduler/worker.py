@@ -20,6 +20,7 @@ from mnemic.vault.vault import Vault
 
 PAUSE_S: Final = 0.25  # between what was told and its being read: a batch is cheaper than its messages
 LONGEST_PAUSE_S: Final = 60.0  # while something keeps failing
+IDLE_S: Final = 10.0  # after which the thread ends; the next change starts another
 LEASED: Final = 8
 
 Handler = Callable[[Job], object]
@@ -42,6 +43,7 @@ class Worker:
     def _renew(self) -> None:
         self._pid = os.getpid()
         self._kicked, self._closing = threading.Event(), threading.Event()
+        self._starting = threading.Lock()
         self._thread: threading.Thread | None = None
 
     def kick(self) -> None:
@@ -50,10 +52,11 @@ class Worker:
             self._renew()
         if self._kicked.is_set() or self._closing.is_set():
             return
-        self._kicked.set()
-        if self._thread is None or not self._thread.is_alive():
-            self._thread = threading.Thread(target=self._run, name="mnemic-worker", daemon=True)
-            self._thread.start()
+        with self._starting:
+            self._kicked.set()
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="mnemic-worker", daemon=True)
+                self._thread.start()
 
     def flush(self) -> int:
         """Do all that is due, in this thread; how many versions were read and jobs done.
@@ -72,13 +75,16 @@ class Worker:
             return
         self._closing.set()
         self._kicked.set()
-        if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join(timeout=5)
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(timeout=5)
 
     def _run(self) -> None:
         pause = PAUSE_S
         while not self._closing.is_set():
-            self._kicked.wait(self._until_due())
+            due = self._until_due()
+            if not self._kicked.wait(IDLE_S if due is None else due) and due is None and self._has_ended():
+                return
             self._closing.wait(pause)
             if self._closing.is_set():
                 return
@@ -86,10 +92,17 @@ class Worker:
             try:
                 self.flush()
                 self.last_error, pause = None, PAUSE_S
-            except MnemicError as error:
-                self.last_error = str(error)
+            except Exception as error:  # noqa: BLE001  # a deriver may raise anything; `health` says it
+                self.last_error = f"{type(error).__name__}: {error}"
                 pause = min(2 * pause, LONGEST_PAUSE_S)
                 self._kicked.set()
+
+    def _has_ended(self) -> bool:
+        """A thread with nothing to do ends, so that a memory nobody closes is not kept for ever."""
+        with self._starting:
+            if not self._kicked.is_set():
+                self._thread = None
+            return self._thread is None
 
     def _until_due(self) -> float | None:
         """Seconds until a job that was put off is due."""
@@ -97,7 +110,7 @@ class Worker:
             with self._vault.database.read() as transaction:
                 due = jobs.next_due(transaction, self._vault.tenant)
         except MnemicError:
-            return LONGEST_PAUSE_S
+            return None
         return None if due is None else max(0.0, (due - now()) / 1e6)
 
     def _work_off(self) -> int:

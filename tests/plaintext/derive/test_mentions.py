@@ -37,11 +37,17 @@ STATES = {
     "My dentist appointment has been moved to Thursday at 10 am.": (
         *("Ana", "time of dentist appointment", "Thursday at 10 am"),
     ),
-    "The capital of Zorvania is Vellin.": ("Zorvania", "capital of … is", "Vellin"),
-    "The head coach of Red Harbour is Ilo Trant.": ("Red Harbour", "head coach of … is", "Ilo Trant"),
+    "The capital of Zorvania is Vellin.": ("Zorvania", "capital", "Vellin"),
+    "The head coach of Red Harbour is Ilo Trant.": ("Red Harbour", "head coach", "Ilo Trant"),
     "Ardex was founded in the city of Vellin.": ("Ardex", "… is founded in the city of", "Vellin"),
     "The Governor of Zorvania is Ilo Trant.": ("Governor of Zorvania", "holder", "Ilo Trant"),
     "I would have stayed, but I moved to Faro.": ("Ana", "home", "Faro"),
+    "Vellin became the capital of Zorvania.": ("Zorvania", "capital", "Vellin"),
+    "Zorvania elected Ilo Trant as its president.": ("Zorvania", "president", "Ilo Trant"),
+    "Ardex was bought by Globex.": ("Ardex", "… is owned by", "Globex"),
+    "You can reach me at 555 123 456.": ("Ana", "phone", "555 123 456"),
+    "My first day at Globex was great.": ("Ana", "employer", "Globex"),
+    "We found a new place in Faro.": ("Ana", "home", "Faro"),
 }
 
 SILENT = [
@@ -65,6 +71,9 @@ SILENT = [
     "Themes like sisterhood matter.",
     "The Hague is Dutch.",
     "My day is Monday busy.",
+    "Porto is the heart of Portugal.",
+    "My first day at school was great.",
+    "We found a great restaurant in Faro.",
 ]
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Final
 
 from mnemic.plaintext.derive.attributes import FAVOURITE, HOLDER, KINDS, OFFICES, OPINION, SEVERAL, TIME_OF
@@ -77,7 +78,7 @@ _NO_VALUE: Final = frozenset(
 _CLAUSE: Final = re.compile(r"(?:[;:—–]|, |\s-\s|\b(?:and|but|so|because|though|although|while) )+")
 _QUOTED: Final = re.compile(r"[\"“][^\"”]*[\"”]?")
 
-Rule = tuple[re.Pattern[str], Callable[[re.Match[str]], "Found | None"]]
+Make = Callable[[re.Match[str]], "Found | None"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +150,7 @@ def _last_stop(before: str) -> int:
 
 
 def _read(clause: str) -> Iterator[tuple[Found, int]]:
-    for pattern, make in _RULES:
+    for pattern, make in _rules():
         match = pattern.match(clause)
         if match is None:
             continue
@@ -251,8 +252,25 @@ def _described(match: re.Match[str]) -> Found | None:
     named = _name(value)
     if named is None:
         return None
-    end = f" is {wanted.strip()}" if wanted else " is"
-    return Found(run.group(), attribute + end, named, head not in SEVERAL)
+    single = head not in SEVERAL
+    if attribute.endswith(" of …") and not wanted:  # the same as "Zor's capital is Vel"
+        return Found(run.group(), attribute.removesuffix(" of …"), named, single)
+    return Found(run.group(), attribute + (f" is {wanted.strip()}" if wanted else " is"), named, single)
+
+
+def _became(match: re.Match[str]) -> Found | None:
+    """ "Vel became the capital of Zor", "Zor elected Mora as its chair": the post is the attribute."""
+    noun = match["a"].lower()
+    head, named = noun.split()[-1], _name(match["v"])
+    known = head in OFFICES or noun in ("capital", "owner", "author", "editor", "architect")
+    if named is None or not known:
+        return None
+    return Found(match["s"], noun, named)
+
+
+def _owner(match: re.Match[str]) -> Found | None:
+    named = _name(match["v"])
+    return None if named is None else Found(match["s"], "… is owned by", named)
 
 
 def _owned(match: re.Match[str]) -> Found | None:
@@ -389,7 +407,6 @@ _VERBS: Final = {
     "is a member of": ("… is a member of", False),
     "am a member of": ("… is a member of", False),
     "am a citizen of": ("… is a citizen of", True),
-    "is the capital of": ("… is the capital of", True),
     "belongs to": ("… belongs to", True),
 }
 _KIND = r"(?: the (?P<t>[a-z]+(?: [a-z]+)?) of)?"
@@ -405,68 +422,71 @@ _WHEN = (
 )
 
 
-def _rule(pattern: str, make: Callable[[re.Match[str]], Found | None]) -> Rule:
-    return re.compile(pattern), make
-
-
 _ENDED: Final = r"(?: anymore| any more| any longer)?"
-_RULES: Final[tuple[Rule, ...]] = (
+_RULES: Final[tuple[tuple[str, Make], ...]] = (
     # ends
-    _rule(rf"{_SUBJECT}(?: no longer lives?| (?:do|does)n['’]t live) in {_VALUE}", _of("home", ends=True)),
-    _rule(
+    (rf"{_SUBJECT}(?: no longer lives?| (?:do|does)n['’]t live) in {_VALUE}", _of("home", ends=True)),
+    (
         rf"{_SUBJECT}(?: no longer works?| (?:do|does)n['’]t work) (?:at|for) {_VALUE}",
         _of("employer", ends=True),
     ),
-    _rule(
+    (
         rf"{_SUBJECT}{_HAVE} (?:quit|left|resigned from|lost|got fired from|got laid off from)"
         rf"(?: (?:my|his|her|the|our) (?:old )?job)? ?(?:at|with|from)? ?{_VALUE}"
         r"(?= (?:and|to|after|because)|[.,;!]|$)",
         _of("employer", ends=True),
     ),
-    _rule(rf"{_SUBJECT}{_HAVE} moved (?:out of|away from) {_VALUE}", _of("home", ends=True)),
-    _rule(
+    (rf"{_SUBJECT}{_HAVE} moved (?:out of|away from) {_VALUE}", _of("home", ends=True)),
+    (
         rf"(?P<v>)(?P<s>{_I})(?:{_BE}| got|{_HAVE} been| are)? ?"
         r"(?:divorced|broke up|broken up|split up|separated)",
         _of("partner", ends=True),
     ),
-    _rule(rf"{_SUBJECT}{_HAVE} (?:broke up|split up|broken up) with {_VALUE}", _of("partner", ends=True)),
+    (rf"{_SUBJECT}{_HAVE} (?:broke up|split up|broken up) with {_VALUE}", _of("partner", ends=True)),
     # home
-    _rule(
+    (
         rf"{_SUBJECT}(?:{_BE}|{_HAVE} been)?{_NOW} "
         rf"(?:live|lives|living|reside|resides|residing|based){_NOW} (?:in|at) {_PLACE}",
         _place_of("home"),
     ),
-    _rule(
+    (
         rf"{_SUBJECT}{_HAVE}{_NOW} (?:moved|relocated|move|moves)(?: back| over| out| house)?"
         rf"(?: from (?:the )?{NAME})? (?:in)?to {_PLACE}",
         _place_of("home"),
     ),
+    (
+        rf"{_SUBJECT}{_HAVE}{_NOW} (?:settled(?: down)?"
+        r"|(?:found|got|bought|rented)(?: an?| our| my)?(?: new)?"
+        rf" (?:place|flat|apartment|house|home)) in {_VALUE}",
+        _of("home"),
+    ),
     # work
-    _rule(
+    (rf"(?P<s>[Mm]y|[Oo]ur) first (?:day|week|month) at {_VALUE} (?:was|is|went)", _employer),
+    (
         rf"{_SUBJECT}(?:{_BE}|{_HAVE} been)?{_NOW}"
         rf" (?:work|works|working|employed){_NOW} (?:at|for|by) {_VALUE}",
         _employer,
     ),
-    _rule(
+    (
         rf"{_SUBJECT}{_HAVE}{_NOW} (?:joined"
         r"|started (?:work(?:ing)?|a (?:new )?job|my new job) (?:at|for|with)"
         rf"|got (?:a|the) (?:new )?job (?:at|with)|switched (?:jobs )?to) {_VALUE}",
         _employer,
     ),
-    _rule(
+    (
         rf"{_SUBJECT}{_BE}?{_NOW} (?:work|works|working){_NOW} as (?:an? |the )?"
         r"(?P<v>[A-Za-z][\w-]*(?: [a-z][\w-]*){0,3}?)"
         r"(?= (?:at|for|in|now|and|but|since|with)\b|[.,;!]|$)",
         _of("job"),
     ),
     # partner
-    _rule(rf"{_SUBJECT}{_HAVE}{_NOW} (?:married|wed) {_VALUE}", _of("partner")),
-    _rule(rf"{_SUBJECT}{_BE}{_NOW} dating {_VALUE}", _of("partner")),
+    (rf"{_SUBJECT}{_HAVE}{_NOW} (?:married|wed|got married to|got engaged to) {_VALUE}", _of("partner")),
+    (rf"{_SUBJECT}{_BE}{_NOW} dating {_VALUE}", _of("partner")),
     # age, opinions
-    _rule(rf"{_SUBJECT}{_BE}{_NOW} (?P<v>\d{{1,3}}) years old", _age),
-    _rule(rf"(?P<s>{_I}){_BE}{_NOW} (?P<v>\d{{1,2}})(?= now\b|[.,;!]|$)", _age),
-    _rule(rf"{_SUBJECT}{_HAVE}{_NOW} turned (?P<v>\d{{1,3}})\b(?! (?:pages|heads))", _age),
-    _rule(
+    (rf"{_SUBJECT}{_BE}{_NOW} (?P<v>\d{{1,3}}) years old", _age),
+    (rf"(?P<s>{_I}){_BE}{_NOW} (?P<v>\d{{1,2}})(?= now\b|[.,;!]|$)", _age),
+    (rf"{_SUBJECT}{_HAVE}{_NOW} turned (?P<v>\d{{1,3}})\b(?! (?:pages|heads))", _age),
+    (
         rf"(?P<s>{_I}|{NAME})(?: really| absolutely| also| still| now)?"
         r"(?P<neg> (?:do|does)n['’]t| no longer)?(?: really)?"
         r" (?P<verb>likes?|loves?|enjoys?|hates?|dislikes?|detests?|can't stand|prefers?)"
@@ -475,7 +495,7 @@ _RULES: Final[tuple[Rule, ...]] = (
         _opinion,
     ),
     # schedule
-    _rule(
+    (
         r"(?P<s>[Mm]y|[Oo]ur|[Tt]he) (?P<e>[a-z][\w'’-]*(?: (?:with |at |in )?[\w'’-]+){0,4}?)"
         r"(?: is| was| has been| got| will be|'s)?(?: now)?"
         r"(?: (?:moved|rescheduled|postponed|scheduled|set|pushed|brought|changed|shifted)"
@@ -484,39 +504,71 @@ _RULES: Final[tuple[Rule, ...]] = (
         _scheduled,
     ),
     # pets
-    _rule(
+    (
         rf"{_SUBJECT}{_HAVE} (?:have|has|got|adopted|bought|own|owns)(?: an?| my| our| another)?"
         rf"(?: [a-z]+){{0,2}}? (?:{'|'.join(sorted(_PETS))})(?:,)? (?:named|called) (?P<v>{NAME})",
         _of("pet", single=False),
     ),
+    # posts and owners that change
+    (
+        rf"(?P<v>{NAME})(?: has| was)? (?:became|become|is now|is|took over as|taken over as|takes over as"
+        r"|elected(?: as)?|named|appointed(?: as)?) (?:the )?(?:new )?"
+        r"(?P<a>[a-z]+(?: [a-z]+){0,3}) of (?:the )?"
+        rf"(?P<s>{NAME})(?=[.,;!]|$)",
+        _became,
+    ),
+    (
+        rf"{_SUBJECT}{_HAVE} (?:elected|appointed|named|hired|chose) (?P<v>{NAME}) as"
+        r" (?:its|their|the|his|her)"
+        r"(?: new)? (?P<a>[a-z]+(?: [a-z]+){0,3})(?=[.,;!]|$)",
+        _became,
+    ),
+    (
+        rf"{_SUBJECT}(?: was| has been|{_BE} now) (?:bought|acquired|taken over|purchased) by {_VALUE}",
+        _owner,
+    ),
+    (
+        r"(?P<s>)(?:[Yy]ou can |[Pp]lease )?(?:[Rr]each|[Cc]all|[Tt]ext) me (?:at|on|under)"
+        r" (?P<v>\+?\d[\d ()/-]{4,}\d)",
+        lambda match: Found("I", "phone", match["v"]),
+    ),
     # descriptions and properties
-    _rule(
+    (
         rf"(?P<s>[Mm]y|[Oo]ur|(?:[Tt]he )?{NAME}['’]s?) (?P<a>[a-z][a-z-]*(?: [a-z][a-z-]*){{0,3}}?)"
         rf"(?:['’]s name)? (?:is|are)(?: now| currently)?(?: called| named)? (?:(?:the|a|an) )?"
         rf"(?P<v>{NAME}|[\w.+-]+@[\w.-]+\w|\+?\d[\d ()/-]{{4,}}\d|{_LOW}(?: {_LOW}){{0,2}})"
         r"(?= now\b|[.,;!]|$)",
         _owned,
     ),
-    _rule(
+    (
         rf"{_SUBJECT}(?:{_BE}| was| were| has been| have been)(?: now| currently| originally)?"
         rf" (?P<p>{_PARTICIPLES}) (?P<prep>in|by|to|with|for|at|from|on|as){_KIND} (?:the )?"
         rf"(?P<v>{NAME}|{_LOW}(?: {_LOW})?)(?=[.,;!]|$| in | since )",
         _passive,
     ),
-    _rule(
+    (
         rf"{_SUBJECT} (?P<verb>{'|'.join(sorted(_VERBS, key=len, reverse=True))}){_KIND} (?:the )?"
         rf"(?P<v>{NAME}|{_LOW}(?: {_LOW})?)(?=[.,;!]|$| in | since | and )",
         _verb,
     ),
-    _rule(
+    (
         r"(?:[Tt]he )(?P<d>[^,.;!?]{3,100}?) (?:is|are)(?: now| currently)?"
         r"(?P<more> (?:located|situated|based|written|spoken) in(?: the [a-z]+ of)?)? (?:(?:the|a|an) )?"
         rf"(?P<v>{NAME}|{_LOW}(?: {_LOW}){{0,2}})(?=[.;!]|$)",
         _described,
     ),
 )
+
+
+@cache
+def _rules() -> tuple[tuple[re.Pattern[str], Make], ...]:
+    """Compiled at first use, 40 ms: opening a memory does not wait for it."""
+    return tuple((re.compile(pattern), make) for pattern, make in _RULES)
+
+
 _MAY_STATE: Final = re.compile(
-    r"\b(?:live|lives|living|reside|resides|based|moved|move|moves|relocated|work|works|working|worked|employed"
+    r"\b(?:elected|appointed|named|hired|chose|became|become|took|taken|takes|settled|found|bought|acquired|first"
+    r"|reach|Reach|call|Call|text|Text|live|lives|living|reside|resides|based|moved|move|moves|relocated|work|works|working|worked|employed"
     r"|joined|started|job|quit|left|resigned|lost|fired|married|wed|dating|engaged|broke|broken|split|divorced"
     r"|separated|turned|years old|likes?|loves?|enjoys?|hates?|dislikes?|detests?|prefers?|stand|named|called"
     r"|speaks?|plays?|died|belongs|on|at|to)\b|['’]m \d|\b(?:is|are|was|were|am)\b"
