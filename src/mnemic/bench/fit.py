@@ -3,7 +3,9 @@
 The loss is that of a softmax over the cubes of a memory: each piece of evidence against all that is none,
 mean over the evidence of a question, then over questions; an L2 penalty keeps the few weights small. Convex,
 so Newton's method finds the one minimum. No weight falls below `FLOOR`: LoCoMo's short turns make plain BM25
-and cosine redundant beside their neighbourhood forms, longer texts and lone cubes do not.
+and cosine redundant beside their neighbourhood forms, longer texts and lone cubes do not. For the same
+reason `coverage` is no part of a fit and keeps its weight: what it is for, memories of a few cubes or of very
+many unrelated ones, is not in such data.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ NAMES: Final = (*DIRECT, *GUESSED)
 ROUNDS: Final = 4  # the guessed signals rest on the weights, so both are made anew so many times
 NEUTRAL: Final = 0.3  # where every fit begins, so that nothing is known of the dialogues left out
 L2: Final = 0.01
+BY_HAND: Final = ("coverage",)
 FLOOR: Final = 0.05
 FEWEST: Final = 30  # questions on which a signal must say something, or it keeps its weight
 KS: Final = (5, 10, 20)
@@ -102,18 +105,19 @@ def fit(examples: Sequence[Examples], start: Weights, *, l2: float = L2) -> Weig
         raise InvalidOption(
             f"{named or 'nothing'}: no question with evidence to fit on; name other dialogues"
         )
-    weights = replace(start, **dict.fromkeys(heard(examples), NEUTRAL))
+    weights = replace(start, **dict.fromkeys(heard(examples), NEUTRAL), **dict.fromkeys(BY_HAND, 0.0))
     for _ in range(ROUNDS):
         for one in examples:
             one.guess_again(weights)
         weights = _newton(examples, weights, l2)
-    return weights
+    return replace(weights, **{name: getattr(start, name) for name in BY_HAND})
 
 
 def heard(examples: Sequence[Examples]) -> list[str]:
     """The signals that say something on enough questions to be fitted."""
     speak = sum(np.array([values.any(axis=1) for values in one.signals]).sum(axis=0) for one in examples)
-    return [name for name, questions in zip(NAMES, np.atleast_1d(speak), strict=True) if questions >= FEWEST]
+    enough = np.atleast_1d(speak) >= FEWEST
+    return [name for name, often in zip(NAMES, enough, strict=True) if often and name not in BY_HAND]
 
 
 def loss(examples: Sequence[Examples], w: Values, l2: float) -> tuple[float, Values, Values]:

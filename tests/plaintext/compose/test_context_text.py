@@ -67,7 +67,7 @@ def test_what_is_chosen_by_worth_is_shown_in_the_order_said(memory: mnemic.Memor
         tell(
             memory, [{"content": f"Nothing of note on day {number}.", "at": 1_690_000_000 + number * 90_000}]
         )
-    made = memory.context("What did Biscuit break?", user="ana", budget=400, strategy=strategy)
+    made = memory.context("What did Biscuit break?", user="ana", budget=600, strategy=strategy)
     assert "Biscuit broke my vase." in made.text
     moments = [cube.header.at for cube in made.cubes]
     assert moments == sorted(moments)

@@ -59,22 +59,22 @@ class Weights:
     """
 
     lexical: float = 0.05
-    lexical_around: float = 0.239
-    lexical_follow: float = 0.214
-    coverage: float = 0.05
+    lexical_around: float = 0.246
+    lexical_follow: float = 0.283
+    coverage: float = 0.15
     dense: float = 0.05
-    dense_around: float = 0.427
-    speaker: float = 1.07
-    statement: float = 0.311
+    dense_around: float = 0.425
+    speaker: float = 1.041
+    statement: float = 0.302
     answer_type: float = 0.391
-    names: float = 0.161
-    novelty: float = 0.344
-    time: float = 0.773
+    names: float = 0.156
+    novelty: float = 0.339
+    time: float = 0.772
     sequence: float = 0.3
-    opening: float = 0.105
+    opening: float = 0.128
     recency: float = 0.5
-    feedback: float = 0.175
-    session: float = 0.423
+    feedback: float = 0.194
+    session: float = 0.413
     diversity: float = 0.25
 
     def __post_init__(self) -> None:
