@@ -105,6 +105,12 @@ def test_divergence_rolls_back_to_the_last_chunk_that_was_well(name: str) -> Non
     assert stepped.value.tokens == 0
 
 
+def test_persistent_tokens_that_diverge_are_an_error_too() -> None:
+    with pytest.raises(MemoryDivergedError, match="persistent") as raised:
+        layer("titans-lmm", limit=1e-6).init_state(2)
+    assert raised.value.tokens == 0
+
+
 def test_rows_that_stand_at_different_places_go_back_together() -> None:
     made = layer("titans-lmm", depth=1, momentum=False, decay=False)
     open_gate(made, 9.0)

@@ -14,11 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mnemic.cube.errors import MemoryDivergedError
 from mnemic.layers.conv import causal_conv
 from mnemic.layers.heads import counts_of, full_precision, split_heads
 from mnemic.layers.titans_rule import Gates, Weights, descend, evaluate, factors, squared_norm
 from mnemic.layers.titans_state import MemoryOptions, MemoryState, deviations, join_weights, rows
-from mnemic.layers.titans_stream import Grid, closed, require_within, stream
+from mnemic.layers.titans_stream import Diverged, Grid, closed, require_within, stream
 
 S = TypeVar("S", bound=MemoryState)
 Gradient = Callable[[Weights, Tensor, Tensor], Weights]  # weights, key, value: `derived` or `explicit`
@@ -68,11 +69,21 @@ class LongTermMemory(nn.Module):
         }
 
     def preface(self, state: S, tokens: Tensor | None) -> S:
-        """The state after persistent tokens (n, dim): a chunk of their own, not counted as seen."""
+        """The state after persistent tokens (n, dim): a chunk of their own, not counted as seen.
+
+        Raises MemoryDivergedError.
+        """
         if tokens is None:
             return state
         x = tokens.to(state.tail.device, state.tail.dtype).expand(state.batch, -1, -1)
-        _, after = self.recall(x, state, ask=False)
+        try:
+            _, after = self.recall(x, state, ask=False)
+        except Diverged as found:
+            raise MemoryDivergedError(
+                f"the persistent tokens alone make this memory diverge: {found}. Raise limit, or set clip",
+                state=state.detach(),
+                tokens=0,
+            ) from found
         return replace(after, anchor=after.weights.clone()).owned()
 
     def recall(
