@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -50,9 +50,6 @@ class WindowedState(MemoryState):
 
     keys: Tensor
     values: Tensor
-
-
-S = TypeVar("S", bound=WindowedState)
 
 
 class Projection(nn.Module):

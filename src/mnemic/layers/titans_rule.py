@@ -3,9 +3,10 @@
 The memory is an MLP whose weights are written by gradient descent while a sequence is read. Token t brings
 a key, a value and three gates in [0, 1]: step θ, momentum η, decay α.
 
-    loss      l(W; k, v) = |W(k) - v|²                                     summed over features, as in the
-    paper surprise  S_t = η_t S_{t-1} - θ_t ∇l(A; k_t, v_t) weights   M_t = (1 - α_t) M_{t-1} + S_t read
-    y_t = M_t(q_t)
+    loss      l(W; k, v) = |W(k) - v|²            summed over features, as in the paper
+    surprise  S_t = η_t S_{t-1} - θ_t ∇l(A; k_t, v_t)
+    weights   M_t = (1 - α_t) M_{t-1} + S_t
+    read      y_t = M_t(q_t)
 
 A is the *anchor*: the weights at the start of the chunk that t is in (with chunks of one token, M_{t-1}).
 `derived`, `descend` and `evaluate` are this, token by token. `scan`, `steps`, `read` and `advance` are the
