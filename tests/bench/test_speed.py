@@ -52,3 +52,18 @@ def test_a_store_that_is_not_installed_is_listed(tmp_path: Path) -> None:
         pytest.skip("chromadb is installed here")
     results = run(tmp_path, "chroma")
     assert results["stores"]["chroma"]["status"] == "not installed: pip install chromadb"  # type: ignore[index]
+
+
+def test_titans_is_timed_in_every_form(tmp_path: Path) -> None:
+    sizes = ["--rounds", "1", "--length", "16", "--batch", "1", "--lengths", "16", "32"]
+    done = subprocess.run(
+        [sys.executable, str(SPEED / "titans.py"), *sizes, "--out", str(tmp_path)],
+        capture_output=True, text=True, timeout=200, check=False, env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "titans-speed.json").read_text())
+    for timed in report["timed"].values():
+        assert {"mnemic, reads the token's weights", "mnemic, reference loop"} <= timed.keys()
+        assert all(seconds > 0 for times in timed.values() for seconds in times)
+    assert [length for length, _ in report["lengths"]] == [16, 32]
+    assert "## Cost against length" in (tmp_path / "titans-speed.md").read_text()

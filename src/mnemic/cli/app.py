@@ -11,6 +11,7 @@ from mnemic.cli import (
     asking,
     bench,
     bench_layers,
+    bench_titans,
     changing,
     chat,
     importing,
@@ -85,4 +86,5 @@ def root(
 for group in (telling, importing, asking, chat, looking, changing, knowing, keeping):
     group.register(app)
 bench.app.command()(bench_layers.layers)
+bench.app.command()(bench_titans.titans)
 app.add_typer(bench.app, name="bench")

@@ -26,8 +26,11 @@ MnemicError
 │   └── NetworkFileSystem     SQLite is not safe there
 ├── EmbedderMismatch          the vault's vectors come from another embedder
 ├── ModelError                an embedder or language model failed or answered badly
+├── MemoryDivergedError       a memory that learns while it reads went wrong; it brings back a good state
 └── MissingExtra              an optional part is not installed
 """
+
+from typing import Any
 
 
 class MnemicError(Exception):
@@ -128,6 +131,17 @@ class EmbedderMismatch(MnemicError):
 
 class ModelError(MnemicError):
     """An embedder or language model failed or answered badly."""
+
+
+class MemoryDivergedError(MnemicError, ArithmeticError):
+    """The weights of a memory that learns while it reads are no longer finite, or too large.
+
+    `state` is the last one that was well, `tokens` how many of the input's tokens it has read.
+    """
+
+    def __init__(self, message: str, *, state: Any, tokens: int) -> None:
+        super().__init__(message)
+        self.state, self.tokens = state, tokens
 
 
 class MissingExtra(MnemicError, ImportError):

@@ -46,6 +46,8 @@ class MemoryLayer(nn.Module, ABC, Generic[S]):
     dials: ClassVar[tuple[Mapping[str, Any], ...]] = ({},)
     """Options of its points on the curve of recall against state bytes; the suite runs the first."""
     uses_positions: ClassVar[bool] = False
+    only_at_start: ClassVar[tuple[str, ...]] = ()
+    """Beginnings of names of parameters that `init_state` alone uses: a carried state stands for them."""
 
     def __init__(self, options: LayerOptions, parts: Mapping[str, LayerSpec] | None = None) -> None:
         super().__init__()

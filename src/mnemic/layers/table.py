@@ -24,6 +24,10 @@ LAYERS: Final = {
     "based": "mnemic.layers.based:Based",
     "mom": "mnemic.layers.mom:MixtureOfMemories",
     "lstm": "mnemic.layers.lstm:LSTM",
+    "titans-lmm": "mnemic.layers.titans_memory:NeuralMemory",
+    "titans-mag": "mnemic.layers.titans_mag:MemoryAsGate",
+    "titans-mal": "mnemic.layers.titans_mal:MemoryAsLayer",
+    "titans-mac": "mnemic.layers.titans_mac:MemoryAsContext",
 }
 
 

@@ -101,22 +101,31 @@ class SlidingWindow(MemoryLayer[WindowState]):
         return self.out(torch.stack(reads)), after
 
     def _attend(self, q: Tensor, keys: Tensor, values: Tensor, seen: Tensor) -> Tensor:
-        """Blocks of queries, each over its own keys and the window - 1 before them."""
-        time, past = q.shape[2], self.window - 1
-        block = min(time, max(past, 32))
-        blocks = math.ceil(time / block)
-        missing = blocks * block - time
-        span = block + past
-        q_blocks = pad(q, (0, 0, 0, missing)).unflatten(2, (blocks, block))
-        around = [
-            pad(x, (0, 0, 0, missing)).unfold(2, span, block).mT for x in (keys, values)
-        ]  # (batch, heads, blocks, span, head_dim)
-        slot = torch.arange(span, device=q.device)
-        query = torch.arange(block, device=q.device).unsqueeze(1)
-        band = (slot >= query) & (slot <= query + past)  # (block, span)
-        first = (past - seen).clamp(min=0)  # (batch,) slots of the whole that hold nothing yet
-        starts = torch.arange(blocks, device=q.device) * block
-        filled = (starts[:, None] + slot) >= first[:, None, None]  # (batch, blocks, span)
-        mask = band & filled[:, None, :, None, :]
-        read = scaled_dot_product_attention(q_blocks, around[0], around[1], attn_mask=mask)
-        return read.flatten(2, 3)[:, :, :time]
+        blocks, (around_keys, around_values), mask = banded(q, (keys, values), seen)
+        read = scaled_dot_product_attention(blocks, around_keys, around_values, attn_mask=mask)
+        return read.flatten(2, 3)[:, :, : q.shape[2]]
+
+
+def banded(q: Tensor, around: tuple[Tensor, ...], seen: Tensor) -> tuple[Tensor, list[Tensor], Tensor]:
+    """Blocks of queries, each beside its own keys and the past before them: what a window can see.
+
+    q (batch, heads, time, ·); each of `around` (batch, heads, past + time, ·), of which the first `past`
+    stood before; `seen` int (batch,) tokens before q, fewer than `past` at first. Returns q (batch, heads,
+    blocks, block, ·), each of `around` (batch, heads, blocks, block + past, ·) and the mask bool (batch, 1,
+    blocks, block, block + past).
+    """
+    time = q.shape[2]
+    past = around[0].shape[2] - time
+    block = min(time, max(past, 32))
+    blocks = math.ceil(time / block)
+    missing = blocks * block - time
+    span = block + past
+    spans = [pad(x, (0, 0, 0, missing)).unfold(2, span, block).mT for x in around]
+    slot = torch.arange(span, device=q.device)
+    query = torch.arange(block, device=q.device).unsqueeze(1)
+    band = (slot >= query) & (slot <= query + past)  # (block, span)
+    first = (past - seen).clamp(min=0)  # (batch,) slots of the whole that hold nothing yet
+    starts = torch.arange(blocks, device=q.device) * block
+    filled = (starts[:, None] + slot) >= first[:, None, None]  # (batch, blocks, span)
+    mask = band & filled[:, None, :, None, :]
+    return pad(q, (0, 0, 0, missing)).unflatten(2, (blocks, block)), spans, mask
