@@ -60,10 +60,7 @@ def experiments(layers: Sequence[str] | None = None, *, steps: int | None = None
     for name in layers or ():
         layer_class(name)
     names = [name for name in LAYERS if not layers or name in (*layers, *BASELINES)]
-    long, short = (
-        Recipe(steps=steps or 700),
-        Recipe(steps=steps or 400, batch=32, depth=2),
-    )
+    long, short = Recipe(steps=steps or 700), Recipe(steps=steps or 400, batch=32)
     dialled = tuple(arm(name, **dial) for name in names for dial in layer_class(name).dials)
     standard = tuple(arm(name, **layer_class(name).dials[0]) for name in names)
     small = tuple(
@@ -94,7 +91,7 @@ def experiments(layers: Sequence[str] | None = None, *, steps: int | None = None
             about="MQAR of 16 pairs in 64 tokens: recall against state bytes",
             task=TASKS["mqar"],
             arms=dialled,
-            recipe=long,
+            recipe=short,
         ),
     ]
     for name, task in TASKS.items():
