@@ -27,8 +27,9 @@ check: .venv/.installed-dev ## style, types, and documents that match the code
 slow: .venv/.installed-dev ## the long fault tests: 200 kills, four processes for a minute
 	$(BIN)/python -m pytest -m slow
 
-docs: .venv/.installed-dev ## write docs/cli.md anew
+docs: .venv/.installed-dev ## write docs/cli.md and the table of layers anew
 	$(BIN)/python -m mnemic.cli.reference > docs/cli.md
+	$(BIN)/python -m mnemic.bench.layers.pages docs/layers.md
 
 clean: ## remove what make made
 	rm -rf .venv .run build dist

@@ -216,7 +216,7 @@ def test_a_demand_is_met_or_not_by_the_records_alone() -> None:
     records |= {f"small/linear key 8/{seed}": record(value) for seed, value in enumerate((0.7, 0.7))}
     records |= {"curve/taylor key 4/0": record(0.5), "curve/taylor key 8/0": record(0.45)}
     records |= {"curve/taylor key 16/0": record(0.6)}
-    mom = "small/mom key 4 value 48 update linear"
+    mom = "small/mom key 4 value 48 update linear conv 0 gated False"
     records |= {f"{mom}/0": record(0.5, [[0.3, 0.3, 0.3, 0.1]])}
     found: dict[str, Demand] = {demand.what: demand for demand in trained(records)}
     gap = found["Taylor over elu + 1 at equal key size (8 pairs)"]
@@ -261,6 +261,22 @@ def test_the_command_runs_keeps_and_writes(tmp_path: Path) -> None:
     again = CliRunner().invoke(app, [*command, "--out", str(tmp_path), "--json"])
     assert again.exit_code == 0
     assert set(json.loads(again.stdout)) == {"runs", "demands"}
+    more = [
+        "bench",
+        "layers",
+        "--experiment",
+        "small",
+        "--report-only",
+        "--steps",
+        "8",
+        "--out",
+        str(tmp_path),
+    ]
+    so_far = CliRunner().invoke(app, more)
+    assert so_far.exit_code == 0, so_far.output
+    assert "| hebbian key 8 (baseline) |" in so_far.output
+    assert "| taylor key 8 |" not in so_far.output
+    assert CliRunner().invoke(app, [*more[:-1], str(tmp_path / "nothing")]).exit_code != 0
     refused = CliRunner().invoke(app, ["bench", "layers", "--experiment", "nothing", "--out", str(tmp_path)])
     assert refused.exit_code != 0
 

@@ -61,6 +61,12 @@ def test_one_memory_is_the_plain_layer() -> None:
         plain.v.weight.copy_(layer.kv[0, :, 8:].T)
     x = stream()
     torch.testing.assert_close(layer(x)[1].memory[:, 0], plain(x)[1].memory, atol=1e-12, rtol=1e-12)
+    straight = mom(memories=1, topk=1, shared=False, conv=0, update="linear", heads=2, gated=False)
+    with torch.no_grad():
+        plain.qk.weight.copy_(torch.cat([straight.q.weight, straight.kv[0, :, :8].T]))
+        plain.v.weight.copy_(straight.kv[0, :, 8:].T)
+        plain.out.weight.copy_(straight.output.weight)
+    torch.testing.assert_close(straight(x)[0], plain(x)[0], atol=1e-12, rtol=1e-12)
     one, state = mom(memories=1, topk=1, shared=False, update="gated_delta", heads=2), None
     delta = make("gated-delta", dim=8, heads=2).double()
     with torch.no_grad():
@@ -144,6 +150,7 @@ def test_routing_weights_and_the_balance_loss() -> None:
     assert layer.router.weight.grad is not None
 
 
+@torch.no_grad()
 def test_one_memory_is_forgotten_or_moved() -> None:
     layer = mom()
     a, b = (layer.write(layer.init_state(3), stream(20, seed)) for seed in (1, 2))

@@ -31,6 +31,9 @@ def layers(
     ] = None,
     out: Out = Path("bench-results"),
     fresh: Annotated[bool, typer.Option("--fresh", help="Start over instead of going on.")] = False,
+    report_only: Annotated[
+        bool, typer.Option("--report-only", help="Train nothing: tables of what --out holds so far.")
+    ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the records as JSON instead of Markdown.")
     ] = False,
@@ -53,7 +56,7 @@ def layers(
     require_extra("transformers", extra="torch")
     from mnemic.bench.facts import machine, versions
     from mnemic.bench.layers.acceptance import demands
-    from mnemic.bench.layers.suite import experiments, perform_all, runs
+    from mnemic.bench.layers.suite import experiments, held, perform_all, runs
     from mnemic.bench.layers.tables import curve, markdown
 
     known = experiments(layer, steps=train_steps)
@@ -61,8 +64,11 @@ def layers(
         raise InvalidOption(f"there is no experiment {', '.join(unknown)}; there are {', '.join(known)}")
     chosen = [known[name] for name in (experiment or known)]
     planned = runs(chosen, seeds)
+    kept = out / "layers-runs.json"
+    if report_only:
+        planned = held(planned, kept)
     with Steps(len(planned)) as report:
-        records = perform_all(planned, out / "layers-runs.json", fresh=fresh, report=report)
+        records = perform_all(planned, kept, fresh=fresh, report=report)
     mine = {run.key: records[run.key] for run in planned}
     command = "mnemic bench layers"
     command += "".join(f" --layer {name}" for name in layer or ())
@@ -70,6 +76,7 @@ def layers(
     command += (f" --seeds {seeds}" if seeds != 3 else "") + (
         f" --steps {train_steps}" if train_steps else ""
     )
+    command += " --report-only" if report_only else ""
     found = demands(mine)
     text = markdown(chosen, mine, found, command, {"machine": machine(), "versions": versions()})
     (out / "layers.md").write_text(text)

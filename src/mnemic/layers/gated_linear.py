@@ -34,7 +34,7 @@ class GatedLinearOptions(HeadOptions):
 
     slowness: float = option(16.0, low=1.0)
     gate_rank: int = 16
-    chunk: int = option(16, meaning=False)
+    chunk: int = option(8, meaning=False)
 
 
 class GatedLinearAttention(MemoryLayer[MatrixState]):

@@ -19,7 +19,14 @@ from torch.nn.functional import logsigmoid, normalize, silu, softplus
 
 from mnemic.cube.errors import InvalidInput, InvalidOption
 from mnemic.layers.conv import causal_conv
-from mnemic.layers.heads import COUNTER_BYTES, GatedOutput, HeadOptions, full_precision, silence
+from mnemic.layers.heads import (
+    COUNTER_BYTES,
+    GatedOutput,
+    HeadOptions,
+    full_precision,
+    join_heads,
+    silence,
+)
 from mnemic.layers.layer import MemoryLayer
 from mnemic.layers.options import option
 from mnemic.layers.recurrences import additive, delta
@@ -36,8 +43,9 @@ class MoMOptions(HeadOptions):
 
     `shared`: one memory more that every token is written to, read with weight 1. `single_kv`: all memories
     use the same key and value projection. `conv`: tokens seen by the short convolutions along each memory's
-    own sequence; 0 leaves them and their SiLU out. `balance`: weight of the load-balancing loss (the release
-    uses 1e-2, the paper's ablation favours 1e-3).
+    own sequence; 0 leaves them and their SiLU out. `gated`: RMS norm and SiLU gate on what is read, as
+    published; without them it goes to the output map as it is. `balance`: weight of the load-balancing loss
+    (the release uses 1e-2, the paper's ablation favours 1e-3).
     """
 
     memories: int = 4
@@ -46,6 +54,7 @@ class MoMOptions(HeadOptions):
     shared: bool = True
     single_kv: bool = False
     conv: int = option(4, low=0)
+    gated: bool = True
     balance: float = option(1e-2, meaning=False, low=0.0)
     slowness: float = option(16.0, low=1.0)
 
@@ -94,7 +103,7 @@ class MixtureOfMemories(MemoryLayer[MoMState]):
     State = MoMState
     small: ClassVar[tuple[Mapping[str, Any], ...]] = (
         {"heads": 2, "chunk": 4},
-        {"update": "linear", "topk": 1, "conv": 0, "key_dim": 3, "value_dim": 5},
+        {"update": "linear", "topk": 1, "conv": 0, "gated": False, "key_dim": 3, "value_dim": 5},
         {"update": "delta", "memories": 2, "shared": False, "conv": 2},
         {"update": "gla", "memories": 3, "topk": 2, "slowness": 2.0, "chunk": 4},
         {"update": "retention", "single_kv": True, "heads": 2},
@@ -118,7 +127,9 @@ class MixtureOfMemories(MemoryLayer[MoMState]):
             self.decay_bias = nn.Parameter(torch.empty(heads))  # dt_bias
         if options.conv:
             self.conv = nn.Parameter(torch.empty(options.channels, options.conv))
-        self.output = GatedOutput(dim=dim, heads=heads, value_dim=options.value_size)
+        self.output: nn.Module = nn.Linear(values, dim, bias=False)
+        if options.gated:
+            self.output = GatedOutput(dim=dim, heads=heads, value_dim=options.value_size)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -153,12 +164,12 @@ class MixtureOfMemories(MemoryLayer[MoMState]):
         chosen, weights, probabilities = self._route(x)
         self._aux = self._imbalance(chosen, probabilities, valid)
         read, after = self._write_and_read(x, state, valid, chosen, weights)
-        return self.output(read.transpose(1, 2), x), after
+        return self._output(read.transpose(1, 2), x), after
 
     def token(self, x: Tensor, state: MoMState) -> tuple[Tensor, MoMState]:
         chosen, weights, _ = self._route(x.unsqueeze(1))
         read, after = self._write_and_read(x.unsqueeze(1), state, None, chosen, weights)
-        return self.output(read.squeeze(1), x), after
+        return self._output(read.squeeze(1), x), after
 
     def definition(self, x: Tensor, state: MoMState) -> tuple[Tensor, MoMState]:
         chosen, weights, _ = self._route(x.unsqueeze(1))
@@ -176,7 +187,7 @@ class MixtureOfMemories(MemoryLayer[MoMState]):
             reads.append(read)
             memory[row], tail[row], counts[row] = (torch.stack(t) for t in (matrices, tails, written))
         after = replace(state, memory=torch.stack(memory), tail=torch.stack(tail), counts=torch.stack(counts))
-        return self.output(torch.stack(reads), x), after
+        return self._output(torch.stack(reads), x), after
 
     def pinned(
         self, x: Tensor, memory: Tensor, state: MoMState | None = None, *, mask: Tensor | None = None
@@ -191,7 +202,7 @@ class MixtureOfMemories(MemoryLayer[MoMState]):
             read, after = self._write_and_read(
                 packed_x, before, valid, chosen, torch.ones_like(chosen, dtype=before.memory.dtype)
             )
-            return self.output(read.transpose(1, 2), packed_x), after
+            return self._output(read.transpose(1, 2), packed_x), after
 
         return self._run(x, state, mask, run, along=memory.long())
 
@@ -383,7 +394,7 @@ class MixtureOfMemories(MemoryLayer[MoMState]):
             return delta(q, k, v, beta, memory, log_decay=decay, chunk=self._chunk())
 
     def _chunk(self) -> int:
-        return min(self.options.chunk, 16) if self.options.update == "gla" else self.options.chunk
+        return min(self.options.chunk, 8) if self.options.update == "gla" else self.options.chunk
 
     def _one_memory(self, x: Tensor, m: int, memory: Tensor, tail: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """One token x (dim,) into one memory (heads, key_dim, value_dim): the read, memory and tail after."""
@@ -428,6 +439,11 @@ class MixtureOfMemories(MemoryLayer[MoMState]):
                     gate + self.decay_bias.to(precise)
                 )
         return found
+
+    def _output(self, read: Tensor, x: Tensor) -> Tensor:
+        """read (batch, heads, [time,] value_dim) to (batch, [time,] dim)."""
+        y: Tensor = self.output(read, x) if self.options.gated else self.output(join_heads(read).to(x.dtype))
+        return y
 
     def _of(self, maps: Tensor, which: slice) -> Tensor:
         count = which.stop - which.start

@@ -90,7 +90,7 @@ def trained(records: Records) -> list[Demand]:
     ]
 
 
-_MOM, _WIDE = "mom key 4 value 48 update linear", "hebbian key 4 value 144"
+_MOM, _WIDE = "mom key 4 value 48 update linear conv 0 gated False", "hebbian key 4 value 144"
 
 
 def interference(memories: int, *, seeds: int = 40, pairs: int = 64, key_dim: int = 16) -> float:

@@ -71,8 +71,9 @@ def experiments(layers: Sequence[str] | None = None, *, steps: int | None = None
             arm("hebbian", key_dim=8),
             arm("hebbian", key_dim=4),
             arm("hebbian", key_dim=4, value_dim=144),
+            arm("mom", key_dim=4, value_dim=48, update="linear", conv=0, gated=False),
+            arm("mom", key_dim=4, value_dim=48, update="linear", conv=0, gated=False, balance=0.0),
             arm("mom", key_dim=4, value_dim=48, update="linear"),
-            arm("mom", key_dim=4, value_dim=48, update="linear", balance=0.0),
             arm("lstm"),
             arm("attention"),
         )
@@ -133,6 +134,15 @@ class Run:
 def runs(chosen: Sequence[Experiment], seeds: int) -> list[Run]:
     """Seed by seed, so that a run that is stopped has whole tables with fewer seeds."""
     return [Run(e, one, seed) for seed in range(seeds) for e in chosen for one in e.arms]
+
+
+def held(planned: Sequence[Run], path: Path) -> list[Run]:
+    """The runs whose records `path` holds. Raises InvalidOption when it holds none."""
+    kept = json.loads(path.read_text()) if path.exists() else {}
+    found = [run for run in planned if run.key in kept]
+    if not found:
+        raise InvalidOption(f"{path} holds none of these runs; leave out --report-only to make them")
+    return found
 
 
 def perform(run: Run) -> Record:
