@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
-from mnemic.cube.ids import id_bytes, id_text, new_ids
+from mnemic.cube.ids import id_bytes, id_text, named_id, new_ids
 from mnemic.cube.model import MemCube, Scope, Source
 from mnemic.vault import jobs, log, reading, tables, writing
 from mnemic.vault.codec import Draft, digest, mac, stored
@@ -100,6 +100,14 @@ def behind(transaction: Transaction, tenant: str, reader: str) -> list[tuple[int
     """(space, last seq, seq read, time of the last write) of the spaces whose log goes on. O(spaces)."""
     rows = transaction.rows(_behind, {"t": tenant, "r": reader})
     return [(int(space), int(last), int(read), int(at)) for space, last, read, at in rows]
+
+
+def derived_id(method: str, *names: str | None) -> str:
+    """The id of a derived cube, by what it is made from: the same in every vault.
+
+    A merge of two vaults that derived the same finds it once.
+    """
+    return id_text(named_id(mac(b"mnemic derived id", method, *names)))
 
 
 def slot_key(vault: Vault, scope: Scope, subject: str, attribute: str) -> bytes:

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mnemic
+from mnemic.cube.errors import InvalidOption
 from mnemic.cube.model import MemCube
 from mnemic.plaintext.derive.deriver import load_derivers
 from mnemic.vault.deriving import Put
@@ -140,6 +141,30 @@ def test_a_fact_that_was_deleted_or_undone_is_not_made_again_from_the_same_words
     assert spans(memory) == [("Lisbon", 2020, 2025), ("Porto", 2025, None)], "said anew, it is news"
 
 
+def test_a_fact_is_not_edited_but_corrected(memory: mnemic.Memory) -> None:
+    tell(memory, "I live in Lisbon.", 2020)
+    memory.flush()
+    with pytest.raises(InvalidOption, match="tell the correction"):
+        memory.update(memory.facts(user="ana")[0].cube.id, "Ana lives in Porto.")
+
+
+def test_a_fact_that_is_in_no_slot_is_found_by_its_id(memory: mnemic.Memory) -> None:
+    """As after a merge with a vault that had derived the same."""
+    lisbon = tell(memory, "I live in Lisbon.", 2020)
+    memory.flush()
+    (fact,) = memory.facts(user="ana")
+    with memory._vault.database.write() as transaction:
+        transaction.script("DELETE FROM slot")
+        transaction.script("DELETE FROM progress")
+    tell(memory, "I live in Lisbon.", 2021)
+    memory.flush()
+    (same,) = memory.facts(user="ana")
+    assert same.cube.id == fact.cube.id
+    assert len(same.cube.header.sources) == 2
+    assert memory.health().unread == 0
+    assert lisbon in {source.cube_id for source in same.cube.header.sources}
+
+
 def test_a_frozen_fact_stays(memory: mnemic.Memory) -> None:
     tell(memory, "I live in Lisbon.", 2020)
     memory.flush()
@@ -225,13 +250,13 @@ def test_a_deriver_of_ones_own_makes_facts_of_facts_and_is_kept_up(database: str
             return cube.header.method == "facts"
 
         def derive(self, fresh: Any, stale: Any, look: Any) -> list[Put]:
-            from mnemic.cube.ids import id_text, named_id
             from mnemic.cube.model import Origin
             from mnemic.vault.codec import Draft
+            from mnemic.vault.deriving import derived_id
 
             out = []
             for source in (*fresh, *look.states(s.cube.header.sources[0].cube_id for s in stale).values()):
-                id = id_text(named_id(b"profile" + source.cube.id.encode()))
+                id = derived_id(self.name, source.cube.id)
                 known = look.states([id]).get(id)
                 gone = source.cube.deleted or source.cube.header.valid_to is not None
                 if gone and (known is None or known.cube.deleted):

@@ -13,14 +13,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from mnemic.cube.ids import id_text, named_id
 from mnemic.cube.model import Kind, MemCube, Origin, Scope, Source
 from mnemic.cube.times import to_micros
 from mnemic.plaintext.derive.attributes import phrase
 from mnemic.plaintext.derive.deriver import Look
 from mnemic.plaintext.derive.mentions import Mention, key_of, mentions, same
 from mnemic.vault.codec import Draft
-from mnemic.vault.deriving import Put, State
+from mnemic.vault.deriving import Put, State, derived_id
 
 METHOD: Final = "facts"
 MOST_SOURCES: Final = 8  # citations of one fact: its first turn and the latest that say it again
@@ -161,7 +160,8 @@ def _settle(key: bytes, slot: _Slot, said: Sequence[_Said], look: Look) -> Itera
     ids: dict[int, str] = {}
     runs = _runs(said)
     for run in runs:
-        ids[id(run)] = _match(key, run, left)
+        ids[id(run)] = _match(slot, run, left)
+    left |= look.states(set(ids.values()) - left.keys())  # from another vault, and in no slot of this one
     for run in runs:
         put = _put(key, slot, run, ids, left.get(ids[id(run)]))
         if put is not None:
@@ -208,7 +208,7 @@ def _runs(said: Sequence[_Said]) -> list[_Run]:
     return runs
 
 
-def _match(key: bytes, run: _Run, facts: Mapping[str, State]) -> str:
+def _match(slot: _Slot, run: _Run, facts: Mapping[str, State]) -> str:
     """The fact that a run is: the one that rests on its first turn, else on any other of them, else a new."""
     turns = [one.turn.cube.id for one in run.said]
     best: tuple[int, str] | None = None
@@ -220,8 +220,8 @@ def _match(key: bytes, run: _Run, facts: Mapping[str, State]) -> str:
             best = (min(rests), fact.cube.id)
     if best is not None:
         return best[1]
-    name = b"%s %s %s" % (key, turns[0].encode(), key_of(run.first.mention.value or "").encode())
-    return id_text(named_id(name))
+    names = (slot.scope.user, slot.scope.agent, key_of(slot.subject), slot.attribute)
+    return derived_id(METHOD, *names, turns[0], key_of(run.first.mention.value or ""))
 
 
 def _put(key: bytes, slot: _Slot, run: _Run, ids: Mapping[int, str], known: State | None) -> Put | None:

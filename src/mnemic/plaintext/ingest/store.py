@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import NamedTuple, overload
 
-from mnemic.cube.errors import IdempotencyConflict, InvalidInput
+from mnemic.cube.errors import IdempotencyConflict, InvalidInput, InvalidOption
 from mnemic.cube.ids import id_text
-from mnemic.cube.model import MemCube, Place, Scope
+from mnemic.cube.model import MemCube, Origin, Place, Scope
 from mnemic.models.base import FloatArray
 from mnemic.models.vectors import check_vectors
 from mnemic.plaintext.ingest.checked import check_reason, check_text
@@ -254,6 +254,11 @@ def revise(vault: Vault, maker: FeatureMaker, cube: str, text: str, *, reason: s
     checked, reason = check_text(text), check_reason(reason)
     with vault.snapshot() as snapshot:
         header = snapshot.head(cube).header
+    if header.origin is Origin.derived:
+        raise InvalidOption(
+            f"cube {cube} is derived from others and would be made again: change what it rests on "
+            "(explain(id).raw), tell the correction, or delete it"
+        )
     recalled = tuple(find_recalled(checked))
     spoken = utterance(checked, recalled, speaker_of(header))
     (features,) = maker.make([spoken])
