@@ -14,7 +14,14 @@ import pytest
 ROOT = Path(__file__).parents[1]
 RUNS = [
     (page, number, code)
-    for page in ("README.md", "docs/quickstart.md", "docs/history.md", "docs/facts.md")
+    for page in (
+        "README.md",
+        "docs/quickstart.md",
+        "docs/history.md",
+        "docs/facts.md",
+        "docs/security.md",
+        "docs/portable.md",
+    )
     for number, code in enumerate(re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL))
 ]
 

@@ -13,7 +13,15 @@ from typing import Final, Literal
 
 import numpy as np
 
-from mnemic.cube.errors import MnemicError, ModelError, VaultBusy, VaultReadOnly, VaultTooNew
+from mnemic.cube.errors import (
+    KeyRequired,
+    MnemicError,
+    ModelError,
+    VaultBusy,
+    VaultReadOnly,
+    VaultTooNew,
+    WrongKey,
+)
 from mnemic.index.lexical import LEXICAL_VERSION
 from mnemic.index.scope import ScopeIndex
 from mnemic.memory import default_place
@@ -23,6 +31,8 @@ from mnemic.plaintext.derive.deriver import DEFAULT
 from mnemic.plaintext.ingest.features import FeatureMaker, Progress, lexical_only, speaker_of, utterance
 from mnemic.scheduler.health import health
 from mnemic.vault import check
+from mnemic.vault.erasing import erasures
+from mnemic.vault.keys import KeyLike
 from mnemic.vault.migrations import MIGRATIONS, format_version
 from mnemic.vault.sqlite import file_system
 from mnemic.vault.vault import ModelRow, Vault, open_vault
@@ -48,6 +58,7 @@ def examine(
     place: str | os.PathLike[str] | None,
     *,
     tenant: str = "default",
+    key: KeyLike | None = None,
     embedder: str | Embedder | None = None,
     progress: Progress | None = None,
 ) -> Iterator[Finding]:
@@ -67,7 +78,7 @@ def examine(
             yield from _safely("file", lambda: _file(path))
         yield from _safely("disk", lambda: _disk(path))
     try:
-        vault = open_vault(where, tenant=tenant)
+        vault = open_vault(where, tenant=tenant, key=key)
     except MnemicError as error:
         yield Finding("opens", "wrong", str(error), _advice(error, path))
         return
@@ -77,6 +88,8 @@ def examine(
         yield from _safely("structure", lambda: _structure(vault))
         yield from _safely("content", lambda: _content(vault, progress))
         yield from _safely("background", lambda: _background(vault))
+        yield from _safely("payloads", lambda: _payloads(vault))
+        yield from _safely("erasures", lambda: _erasures(vault))
         yield from _safely("features", lambda: _searching(vault, embedder))
     finally:
         vault.close()
@@ -101,6 +114,8 @@ def _advice(error: MnemicError, path: Path | None) -> str:
         return "update mnemic: pip install --upgrade mnemic"
     if isinstance(error, VaultReadOnly):
         return "give yourself the right to write the file and its folder, or copy it to where you have it"
+    if isinstance(error, KeyRequired | WrongKey):
+        return "set MNEMIC_KEY_FILE or MNEMIC_PASSPHRASE to the key that the vault was made with"
     if isinstance(error, VaultBusy):
         return "find the process that keeps the file, then check again"
     if path is None:
@@ -196,7 +211,7 @@ def _content(vault: Vault, progress: Progress | None) -> Iterator[Finding]:
     read = 0
     with vault.database.read() as transaction:
         total, _ = check.version_counts(transaction, vault.tenant)
-        for read, found in check.altered(transaction, vault.tenant):
+        for read, found in check.altered(transaction, vault.tenant, vault._key):
             bad += found
             if progress:
                 progress(read, total)
@@ -221,6 +236,33 @@ def _background(vault: Vault) -> Iterator[Finding]:
         yield Finding("background", "note", says, "mnemic jobs --run, or leave a program that has it open")
     else:
         yield Finding("background", "fine", "nothing waits")
+
+
+def _payloads(vault: Vault) -> Iterator[Finding]:
+    """Files of large payloads; nothing is said where there are none."""
+    looked = list(vault.blobs.damaged())
+    bad = [f"{name[:16]}…: {wrong}" for name, wrong in looked if wrong]
+    if bad:
+        says = f"{len(bad):,} of {len(looked):,} large payloads are not as they were stored: {bad[0]}"
+        yield Finding("payloads", "wrong", says, "make those cubes again from their sources, or " + _BACKUP)
+    elif looked:
+        yield Finding("payloads", "fine", f"all {len(looked):,} large payloads match their names")
+    if orphans := vault.blobs.orphans():
+        size = sum(path.stat().st_size for path in orphans)
+        says = f"{len(orphans):,} files of {size / 1e6:,.1f} MB that no cube names, left by a crash"
+        yield Finding("payloads", "note", says, "mnemic doctor --sweep removes them")
+
+
+def _erasures(vault: Vault) -> Iterator[Finding]:
+    """Nothing is said where nothing was erased."""
+    found = erasures(vault)
+    if pending := [one for one in found if one.finished_at is None]:
+        says = f"{len(pending)} erasures whose bytes are still on disk, the first of {pending[0].at:%Y-%m-%d}"
+        yield Finding(
+            "erasures", "wrong", says, "close what keeps the vault open, then: mnemic erase --finish"
+        )
+    elif found:
+        yield Finding("erasures", "fine", f"all {len(found):,} are finished")
 
 
 def _active(vault: Vault) -> tuple[ModelRow, ModelRow] | None:

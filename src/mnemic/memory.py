@@ -10,11 +10,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import tzinfo
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
 from mnemic.cube.checks import require_count
 from mnemic.cube.errors import InvalidOption, NotFound, ScopeRequired
-from mnemic.cube.model import ANY, MemCube, Scope, ScopeField, check_scope_field
+from mnemic.cube.model import ANY, MemCube, Scope, ScopeField, Unset, check_scope_field
 from mnemic.cube.times import TimeLike, now, to_micros
 from mnemic.index.cache import DEFAULT_BYTES
 from mnemic.models.base import Embedder, LanguageModel
@@ -25,21 +25,28 @@ from mnemic.plaintext.compose.policy import ContextOptions
 from mnemic.plaintext.derive.deriver import DEFAULT, Deriver, load_derivers
 from mnemic.plaintext.derive.engine import Derivation
 from mnemic.plaintext.derive.explain import Explanation, explain
+from mnemic.plaintext.ingest.checked import check_reason
 from mnemic.plaintext.ingest.features import Progress
 from mnemic.plaintext.ingest.files import read
 from mnemic.plaintext.ingest.messages import Message, tell
 from mnemic.plaintext.ingest.store import Added, Change, Imported, remove, revise, store, store_all
 from mnemic.plaintext.ingest.versions import History, changes, freeze, history, restore, undo
 from mnemic.plaintext.parts import Parts, open_parts
+from mnemic.plaintext.porting import Redactor, dump, load
 from mnemic.plaintext.recall.browse import Page, Session, browse, choose, count, sessions, users
 from mnemic.plaintext.recall.facts import Fact, facts
 from mnemic.plaintext.recall.filters import Filter, Reach, Where
 from mnemic.plaintext.recall.rank import Weights
 from mnemic.plaintext.recall.search import Hits
+from mnemic.plaintext.recall.select import select
 from mnemic.scheduler.health import Health, health
 from mnemic.scheduler.worker import Worker
+from mnemic.vault.archive import Dumped
 from mnemic.vault.changes import LoggedChange
+from mnemic.vault.erasing import FINISH, Certificate, erase, finish, finish_or_raise
 from mnemic.vault.jobs import Job, listed, rerun
+from mnemic.vault.keys import KeyLike
+from mnemic.vault.merging import Merged
 from mnemic.vault.vault import open_vault
 from mnemic.vault.writing import REBUILD
 
@@ -48,6 +55,8 @@ def open(
     vault: str | os.PathLike[str] | None = None,
     *,
     tenant: str = "default",
+    key: KeyLike | None = None,
+    blobs: str | os.PathLike[str] | None = None,
     embedder: str | Embedder | None = None,
     model: LanguageModel | None = None,
     weights: Weights | None = None,
@@ -59,6 +68,9 @@ def open(
     vault: a path, sqlite:///path or postgresql://…; default: a file in the user's data folder (`where()`
     names it). embedder: "static", "minilm", "openai:<model>" or an Embedder; default: the one the vault was
     made with, and "static" for a new one. Raises EmbedderMismatch when the vault's vectors come from another.
+    key: a passphrase (text), a key file (pathlib.Path) or a KeyService; a vault that is made with one is
+    encrypted, and opens with it only: KeyRequired, WrongKey (docs/security.md). blobs: the folder of large
+    payloads; needed only for those of a PostgreSQL vault.
     model: a LanguageModel for `ask`; default none, and everything works without.
     index_bytes: how much of all indexes may stay in memory. derive: what is derived from what is told, in the
     background: "facts" (default), or a Deriver of your own; () derives nothing.
@@ -67,7 +79,7 @@ def open(
     """
     require_count(index_bytes=index_bytes)
     derivers = load_derivers(derive)
-    opened = open_vault(default_place() if vault is None else vault, tenant=tenant)
+    opened = open_vault(default_place() if vault is None else vault, tenant=tenant, key=key, blobs=blobs)
     try:
         parts = open_parts(opened, embedder, weights=weights, index_bytes=index_bytes)
         return Memory(parts, model=model, derivers=derivers)
@@ -99,7 +111,10 @@ class Memory:
         self._worker = Worker(
             parts.vault,
             catch_up=derivation.catch_up,
-            handlers={REBUILD: lambda job: derivation.rebuild(job.space)},
+            handlers={
+                REBUILD: lambda job: derivation.rebuild(job.space),
+                FINISH: lambda _: finish_or_raise(parts.vault),
+            },
         )
 
     # --- telling
@@ -219,6 +234,87 @@ class Memory:
     def thaw(self, ids: str | Iterable[str], *, reason: str | None = None) -> Change:
         """Let frozen cubes be changed again; they expire when they would have. Raises NotFound."""
         return freeze(self._vault, ids, thaw=True, reason=reason)
+
+    def erase(
+        self,
+        ids: str | Iterable[str] | None = None,
+        *,
+        where: Where | None = None,
+        user: ScopeField = ANY,
+        agent: ScopeField = ANY,
+        session: ScopeField = ANY,
+        everyone: bool = False,
+        reason: str | None = None,
+        dry_run: bool = False,
+    ) -> Certificate:
+        """Destroy memory for good: every version, all that was made from it, and its bytes on disk.
+
+        Which: ids, or all of a user's or an agent's (`user=` alone: name and key go too), or what of it
+        passes `where` in any of its versions, deleted and expired too. The certificate counts what went; its
+        status is "pending" while another connection keeps bytes on disk; `flush` and the next open go on.
+        No merge or import brings it back. reason: for the certificate only, as it may say what was erased.
+
+        Raises NotFound, InvalidOption, InvalidFilter, ScopeRequired before anything is erased, and VaultBusy.
+        O(what goes), then O(vault), as the database is written anew.
+        """
+        chosen = select(
+            self._vault, ids, where=where, user=user, agent=agent, session=session, everyone=everyone
+        )
+        done = erase(self._vault, chosen.cubes, chosen.spaces, reason=check_reason(reason), dry_run=dry_run)
+        self._recall.forget()
+        self._kick()
+        return done
+
+    # --- carrying
+
+    def dump(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        where: Where | None = None,
+        user: ScopeField = ANY,
+        agent: ScopeField = ANY,
+        session: ScopeField = ANY,
+        everyone: bool = False,
+        redact: Redactor | None = None,
+        overwrite: bool = False,
+        progress: Progress | None = None,
+    ) -> Dumped:
+        """Write memory to one `.mnemic` file, with its full history, in clear (docs/portable.md).
+
+        Which: as for `erase`; `everyone=True` for all of it. redact: a function from text to text; then only
+        what is live goes out, with other ids and without history, reasons and the caller's ids.
+
+        Raises InvalidOption where the file exists, ScopeRequired, InvalidFilter, OSError. O(bytes).
+        """
+        everything = (
+            everyone and where is None and all(isinstance(one, Unset) for one in (user, agent, session))
+        )
+        chosen = None if everything else select(
+            self._vault, where=where, user=user, agent=agent, session=session, everyone=everyone
+        )  # fmt: skip
+        return dump(self._vault, path, chosen, redact=redact, overwrite=overwrite, progress=progress)
+
+    def load(
+        self,
+        source: str | os.PathLike[str],
+        *,
+        key: KeyLike | None = None,
+        progress: Progress | None = None,
+    ) -> Merged:
+        """Take in a dump, or another vault by path or URL: a union, all or nothing (docs/portable.md).
+
+        What is here already is left alone; where both went on from the same state, both are kept and the cube
+        is in conflict; what either erased stays erased. key: of the other vault, if it is encrypted.
+
+        Raises DumpDamaged, DumpTooNew, NotFound, VaultError; then nothing was loaded. O(records).
+        """
+        account = load(self._vault, self._parts.maker, source, key=key, progress=progress)
+        self._recall.forget()
+        self._kick()
+        return account
+
+    merge = load
 
     # --- asking
 
@@ -407,6 +503,10 @@ class Memory:
         reach = Reach.of(user, agent, session, everyone=everyone)
         return changes(self._vault, reach, after=after, limit=limit)
 
+    def open_blob(self, id: str) -> BinaryIO:
+        """The large payload (tensors) of a cube's current state, to be read and closed. Raises NotFound."""
+        return self._vault.open_blob(self.get(id))
+
     def explain(self, id: str) -> Explanation:
         """Where a cube comes from, down to what was told, and what was made from it, all the way up.
 
@@ -455,8 +555,10 @@ class Memory:
         """Do all background work that is due: derive, rebuild what is stale, embed what is pending.
 
         Returns how many cubes were embedded. What fails stays listed in `jobs()`. Raises ModelError.
+        Also goes on with overwriting what an erase could not reach yet.
         """
         self._worker.flush()
+        finish(self._vault)
         return self._parts.pending.flush(progress)
 
     def jobs(self) -> Sequence[Job]:
@@ -522,6 +624,12 @@ class ScopedMemory:
 
     def delete(self, /, *, where: Where, **options: Any) -> Change:
         return self.memory.delete(where=where, **self._with(options))
+
+    def erase(self, /, **options: Any) -> Certificate:
+        return self.memory.erase(**self._with(options))
+
+    def dump(self, /, path: str | os.PathLike[str], **options: Any) -> Dumped:
+        return self.memory.dump(path, **self._with(options))
 
     def search(self, /, question: str, **options: Any) -> Hits:
         return self.memory.search(question, **self._with(options))

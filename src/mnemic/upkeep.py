@@ -17,9 +17,13 @@ from mnemic.memory import Memory, default_place
 from mnemic.models.base import Embedder
 from mnemic.plaintext.ingest.features import Progress
 from mnemic.plaintext.parts import reembed
+from mnemic.vault import erasing
 from mnemic.vault.check import change_ids, cube_ids, disk, version_counts
 from mnemic.vault.database import Transaction
-from mnemic.vault.vault import open_vault
+from mnemic.vault.erasing import Erasure
+from mnemic.vault.keys import KeyLike
+from mnemic.vault.unlocking import change_master
+from mnemic.vault.vault import connect, open_vault
 
 SHORTEST_ENDING = 4
 
@@ -124,10 +128,45 @@ def _full(
     return id_text(found[0])
 
 
+def erasures(memory: Memory) -> list[Erasure]:
+    """Every erase there was, oldest first."""
+    return erasing.erasures(memory._parts.vault)
+
+
+def finish_erasures(memory: Memory) -> str | None:
+    """Overwrite what is still on disk of what was erased; None when it is gone, else what that waits for."""
+    return erasing.finish(memory._parts.vault)[1]
+
+
+def is_encrypted(
+    vault: str | os.PathLike[str] | None, *, tenant: str = "default", key: KeyLike | None = None
+) -> bool:
+    """Raises KeyRequired and WrongKey for an encrypted vault that the key does not open."""
+    place = default_place() if vault is None else vault
+    try:
+        opened = open_vault(place, tenant=tenant, key=key)
+    except InvalidOption:
+        opened = open_vault(place, tenant=tenant)  # it is not, and that is the answer
+    try:
+        return opened.database.sealing is not None
+    finally:
+        opened.close()
+
+
+def change_key(vault: str | os.PathLike[str] | None, *, old: KeyLike | None, new: KeyLike) -> None:
+    """Let another key open a vault, and the old one no more. Raises KeyRequired, WrongKey, InvalidOption."""
+    database = connect(default_place() if vault is None else vault)
+    try:
+        change_master(database, old, new)
+    finally:
+        database.close()
+
+
 def reembed_vault(
     vault: str | os.PathLike[str] | None,
     *,
     tenant: str = "default",
+    key: KeyLike | None = None,
     embedder: str | Embedder | None = None,
     progress: Progress | None = None,
 ) -> int:
@@ -135,8 +174,19 @@ def reembed_vault(
 
     The vault is opened without loading its present embedder, which may be gone. O(cubes).
     """
-    opened = open_vault(default_place() if vault is None else vault, tenant=tenant)
+    opened = open_vault(default_place() if vault is None else vault, tenant=tenant, key=key)
     try:
         return reembed(opened, embedder, progress=progress)
+    finally:
+        opened.close()
+
+
+def sweep_vault(
+    vault: str | os.PathLike[str] | None, *, tenant: str = "default", key: KeyLike | None = None
+) -> int:
+    """Remove files of large payloads that no cube names and that are older than an hour; how many."""
+    opened = open_vault(default_place() if vault is None else vault, tenant=tenant, key=key)
+    try:
+        return opened.blobs.sweep()
     finally:
         opened.close()

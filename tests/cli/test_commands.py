@@ -269,6 +269,7 @@ def test_reembed_has_nothing_to_do_on_a_whole_vault(run: Run, vault: Path) -> No
 COMMANDS = [
     *("add", "update", "delete", "import", "search", "context", "ask", "chat", "list", "show", "history"),
     *("stats", "where", "export-jsonl", "reembed", "doctor"),
+    *("dump", "load", "merge", "diff", "erase"),
 ]
 
 
@@ -286,5 +287,5 @@ def test_every_command_is_tested_here_for_help(run: Run) -> None:
 
     from mnemic.cli.app import app
 
-    assert sorted(COMMANDS) == sorted(set(get_command(app).commands) - {"bench"})  # type: ignore[attr-defined]
+    assert sorted(COMMANDS) == sorted(set(get_command(app).commands) - {"bench", "key"})  # type: ignore[attr-defined]
     assert run("--version").out == f"mnemic {mnemic.__version__}\n"

@@ -20,7 +20,7 @@ def test_the_oldest_are_forgotten_first_and_no_more_than_the_limit_is_held() -> 
     interned = Interned(limit=10)
     for number in range(1000):
         interned.remember(scope(number), number, 1, 0)
-        assert interned.scope(scope(number)) == (1, 0)
+        assert interned.scope(scope(number)) == (1, 0, 0)
         assert interned.space(f"user {number}") == number
         assert interned.names(number, 1) == scope(number)
         held = [n for n in range(number + 1) if interned.names(n, 1)]

@@ -12,10 +12,13 @@ from mnemic.cli import (
     bench,
     bench_layers,
     bench_titans,
+    carrying,
     changing,
     chat,
+    erasing,
     importing,
     keeping,
+    keys,
     knowing,
     looking,
     telling,
@@ -83,8 +86,9 @@ def root(
     """
 
 
-for group in (telling, importing, asking, chat, looking, changing, knowing, keeping):
+for group in (telling, importing, asking, chat, looking, changing, knowing, keeping, carrying, erasing):
     group.register(app)
 bench.app.command()(bench_layers.layers)
 bench.app.command()(bench_titans.titans)
+app.add_typer(keys.app, name="key")
 app.add_typer(bench.app, name="bench")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mnemic.cli import options as o
-from mnemic.cli.opening import Place, Who
+from mnemic.cli.opening import Place, Who, key_from_environment
 from mnemic.cli.output import console, note, print_json, safe
 from mnemic.cli.progress import Bar
 
@@ -100,7 +100,13 @@ def reembed(
     place = Place(vault=file or vault, tenant=tenant, embedder=embedder, base_url=base_url)
     place.require()
     with Bar("embedding", "cubes") as bar:
-        made = reembed_vault(place.vault, tenant=tenant, embedder=place.make_embedder(), progress=bar)
+        made = reembed_vault(
+            place.vault,
+            tenant=tenant,
+            key=key_from_environment(),
+            embedder=place.make_embedder(),
+            progress=bar,
+        )
     if as_json:
         print_json({"features": made, "seconds": round(bar.seconds, 3)})
     else:
@@ -118,18 +124,29 @@ def doctor(
     tenant: o.Tenant = "default",
     embedder: o.Embedder = None,
     base_url: o.BaseUrl = None,
+    sweep: Annotated[
+        bool, typer.Option("--sweep", help="First remove files of large payloads that a crash left behind.")
+    ] = False,
     as_json: o.Json = False,
 ) -> None:
-    """Check the file, the content, the index and the embedder, and say what to do. Changes nothing.
+    """Check the file, the content, the index and the embedder, and say what to do.
 
-    Exit code 1 if something is wrong.
+    Changes nothing, but for --sweep. Exit code 1 if something is wrong.
     """
     from mnemic.doctor import examine
+    from mnemic.upkeep import sweep_vault
 
     place = Place(vault=file or vault, tenant=tenant, embedder=embedder, base_url=base_url)
+    if sweep:
+        place.require()
+        swept = sweep_vault(place.vault, tenant=tenant, key=key_from_environment())
+        note(f"{swept} files removed that no cube named")
     findings = []
     with Bar("reading every version", "versions") as bar:
-        for finding in examine(place.vault, tenant=tenant, embedder=place.make_embedder(), progress=bar):
+        key = key_from_environment()
+        for finding in examine(
+            place.vault, tenant=tenant, key=key, embedder=place.make_embedder(), progress=bar
+        ):
             findings.append(finding)
             if not as_json:
                 _print_finding(finding)

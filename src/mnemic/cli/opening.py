@@ -81,9 +81,21 @@ class Place:
         import mnemic
 
         with mnemic.open(
-            self.vault, tenant=self.tenant, embedder=self.make_embedder(), model=self.make_model()
+            self.vault,
+            tenant=self.tenant,
+            key=key_from_environment(),
+            embedder=self.make_embedder(),
+            model=self.make_model(),
         ) as memory:
             yield memory
+
+
+def key_from_environment(prefix: str = "MNEMIC") -> str | Path | None:
+    """The key that <prefix>_KEY_FILE or <prefix>_PASSPHRASE names. Secrets never stand on a command line."""
+    file, passphrase = os.environ.get(f"{prefix}_KEY_FILE"), os.environ.get(f"{prefix}_PASSPHRASE")
+    if file and passphrase:
+        raise typer.BadParameter(f"{prefix}_KEY_FILE and {prefix}_PASSPHRASE are both set; unset one")
+    return Path(file).expanduser() if file else passphrase or None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,6 +12,9 @@ MnemicError
 │   ├── ScopeRequired         a read or write names no user and no agent
 │   ├── InvalidFile           a file is not what it was said to be, or is damaged
 │   └── IncompatibleMemory    a memory belongs to another model, layer or configuration
+├── DumpError                 a dump cannot be read; nothing was loaded
+│   ├── DumpDamaged           it was cut short, altered, or is something else
+│   └── DumpTooNew            written by a later mnemic
 ├── IdempotencyConflict       the caller's id is taken by other content
 ├── NotFound                  no such cube, version, change or file
 ├── Frozen                    the cube may not be changed until it is thawed
@@ -23,6 +26,8 @@ MnemicError
 │   ├── VaultFull             the disk is full; what was acknowledged is safe
 │   ├── VaultBusy             another process held the write lock for too long
 │   ├── VaultClosed           used after close()
+│   ├── KeyRequired           the vault is encrypted, and no key was given
+│   ├── WrongKey              the key given does not open this vault
 │   └── NetworkFileSystem     SQLite is not safe there
 ├── EmbedderMismatch          the vault's vectors come from another embedder
 ├── ModelError                an embedder or language model failed or answered badly
@@ -77,6 +82,18 @@ class IncompatibleMemory(InvalidInput):
     """A state, cache or adapter belongs to another model, layer or configuration."""
 
 
+class DumpError(MnemicError):
+    """A dump cannot be read; nothing was loaded."""
+
+
+class DumpDamaged(DumpError):
+    """The dump was cut short, altered, or is something else."""
+
+
+class DumpTooNew(DumpError):
+    """The dump was written by a later mnemic."""
+
+
 class IdempotencyConflict(MnemicError):
     """The caller's id is taken by other content."""
 
@@ -119,6 +136,14 @@ class VaultBusy(VaultError):
 
 class VaultClosed(VaultError):
     """Used after close()."""
+
+
+class KeyRequired(VaultError):
+    """The vault is encrypted, and no key was given."""
+
+
+class WrongKey(VaultError):
+    """The key given does not open this vault."""
 
 
 class NetworkFileSystem(VaultError):

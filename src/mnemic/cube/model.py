@@ -111,13 +111,28 @@ class Place(_Value):
 
 
 class Source(_Value):
-    """One citation of a derived cube: a version of a cube, the digest it had, and the span that was used."""
+    """One citation of a derived cube: a version of a cube, the digest it had, and the span that was used.
+
+    Digests are keyed, each vault has its own: "" leaves it to the vault that stores the citation.
+    """
 
     cube_id: str
     version_id: str
-    digest: str
+    digest: str = ""
     start: int = 0
     end: int | None = None
+
+
+class Blob(_Value):
+    """A payload too large for a row: which file of the vault holds it, what it hashes to, and its bytes.
+
+    `id` is the SHA-256 of the stored bytes and differs between vaults where those are encrypted; `sha256` is
+    that of the content, the same everywhere.
+    """
+
+    id: str
+    sha256: str
+    size: int
 
 
 class Header(_Value):
@@ -148,13 +163,19 @@ class Header(_Value):
 
 
 class MemCube(_Value):
-    """The unit of memory: an id for life, one state of it, and its payload (verbatim UTF-8 for plaintext)."""
+    """The unit of memory: an id for life, one state of it, and its payload (verbatim UTF-8 for plaintext).
+
+    A computed or learned memory (`kind`) has its tensors in `blob`, and a description of them, such as a
+    fingerprint of the model, in `payload`.
+    """
 
     id: str
     version_id: str
     kind: Kind
     header: Header
     payload: bytes = Field(repr=False)
+    blob: Blob | None = None
+    conflict: bool = False  # a merge has brought another last state that says something else
     client_id: str | None = None
     deleted: bool = False
     stale_since: datetime | None = None  # what it was made from has changed: not to be taken for current

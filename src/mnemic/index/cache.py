@@ -172,6 +172,10 @@ class IndexCache:
             entry.facts.read(index, headers)
         return entry.facts
 
+    def forget(self) -> None:
+        """Drop every index: what they hold was erased. Call it under `lock`."""
+        self._entries.clear()
+
     def stats(self) -> dict[str, int]:
         """How many spaces, cubes and bytes are held."""
         entries = (*self._entries.values(), *self._past.values())

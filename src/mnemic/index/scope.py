@@ -89,8 +89,12 @@ class ScopeIndex:
     # -- writing ------------------------------------------------------------------------------------------
 
     def apply(self, rows: Sequence[IndexRow]) -> None:
-        """Take in changes, in seq order. A later row of a cube replaces the earlier; `deleted` removes it."""
-        last = {row.cube: row for row in rows}
+        """Take in changes, in seq order. A cube's last recorded row replaces others; `deleted` removes it.
+
+        A merge appends versions that were recorded before some that are here; the space's epoch rises then,
+        so that all of its rows come at once.
+        """
+        last = {row.cube: row for row in sorted(rows, key=_recorded)}
         if gone := [self._row_of[cube] for cube in last if cube in self._row_of]:
             self._remove(gone)
         new = [row for row in last.values() if not row.deleted]
@@ -409,6 +413,10 @@ class ScopeIndex:
         tokens = self._tokens.view[first : first + int(lengths[start:stop].sum())]
         assert self._weights is not None  # noqa: S101  (set with _pooled_with)
         return pool(tokens, lengths[start:stop], self._table, self._weights)
+
+
+def _recorded(row: IndexRow) -> tuple[int, bytes]:
+    return row.recorded_at, row.version
 
 
 def _pair(high: NDArray[Any], low: NDArray[Any]) -> NDArray[np.uint64]:

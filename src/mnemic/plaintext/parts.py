@@ -17,6 +17,7 @@ from mnemic.plaintext.ingest.features import FeatureMaker, Progress, embed_pendi
 from mnemic.plaintext.ingest.pending import PendingEmbeddings
 from mnemic.plaintext.recall.rank import Weights
 from mnemic.plaintext.recall.search import Recall
+from mnemic.vault.erasing import finish
 from mnemic.vault.vault import ModelRow, Vault
 
 
@@ -38,6 +39,7 @@ def open_parts(
     vault: Vault, embedder: str | Embedder | None, *, weights: Weights | None, index_bytes: int
 ) -> Parts:
     """Choose the embedder and register it if the vault is new. Raises EmbedderMismatch and InvalidOption."""
+    finish(vault)
     with vault.snapshot() as snapshot:
         active = {model.dim == 0: model for model in snapshot.models() if model.active}
     lexical, dense = active.get(True), active.get(False)

@@ -20,12 +20,11 @@ from mnemic.cube.ids import id_text
 from mnemic.vault import tables
 from mnemic.vault.codec import Stored, digest
 from mnemic.vault.database import Database, Statement, Transaction
-from mnemic.vault.migrations import get_meta
 from mnemic.vault.sqlite import APPLICATION_ID
 
 BATCH: Final = 1000
 _p = sa.bindparam
-_cube, _version, _feature, _change, _space, _scope, _edge = (
+_cube, _version, _feature, _change, _space, _scope, _edge, _blob = (
     tables.cube,
     tables.version,
     tables.feature,
@@ -33,6 +32,7 @@ _cube, _version, _feature, _change, _space, _scope, _edge = (
     tables.space,
     tables.scope,
     tables.edge,
+    tables.blob,
 )
 _later = _version.alias("later")
 
@@ -64,7 +64,16 @@ _CHECKS: Final[dict[str, Statement]] = {
                     _later.c.tenant == _cube.c.tenant,
                     _later.c.cube == _cube.c.cube,
                     _later.c.space == _cube.c.space,
-                    _later.c.seq > _cube.c.head_seq,
+                    _version.c.tenant == _cube.c.tenant,
+                    _version.c.space == _cube.c.space,
+                    _version.c.seq == _cube.c.head_seq,
+                    sa.or_(
+                        _later.c.recorded_at > _version.c.recorded_at,
+                        sa.and_(
+                            _later.c.recorded_at == _version.c.recorded_at,
+                            _later.c.version > _version.c.version,
+                        ),
+                    ),
                 )
             ),
         )
@@ -124,6 +133,18 @@ _CHECKS: Final[dict[str, Statement]] = {
             ),
         )
     ),
+    "large payloads of versions that are not there": Statement(
+        sa.select(_blob.c.seq).where(
+            _blob.c.tenant == _p("t"),
+            _lacks(
+                _version,
+                _version.c.tenant == _blob.c.tenant,
+                _version.c.space == _blob.c.space,
+                _version.c.seq == _blob.c.seq,
+                _version.c.blob == _blob.c.blob,
+            ),
+        )
+    ),
     "citations by versions that are not there": Statement(
         sa.select(_edge.c.version).where(
             _edge.c.tenant == _p("t"),
@@ -152,6 +173,7 @@ _after = Statement(
         _version.c.expires_at,
         _version.c.header,
         _version.c.payload,
+        _version.c.blob,
         _version.c.digest,
     )
     .where(_version.c.tenant == _p("t"), _version.c.space == _p("s"), _version.c.seq > _p("seq"))
@@ -187,9 +209,8 @@ def problems(transaction: Transaction, tenant: str) -> list[Problem]:
     return out
 
 
-def altered(transaction: Transaction, tenant: str) -> Iterator[tuple[int, list[str]]]:
+def altered(transaction: Transaction, tenant: str, key: bytes) -> Iterator[tuple[int, list[str]]]:
     """(versions read so far, ids of those of the batch that do not match their digest). O(characters)."""
-    key = get_meta(transaction, "mac_key") or b""
     read = 0
     for (space,) in transaction.rows(_spaces, {"t": tenant}):
         after = 0

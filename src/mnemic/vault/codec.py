@@ -11,7 +11,7 @@ from typing import Any
 
 from mnemic.cube.errors import Frozen
 from mnemic.cube.ids import id_text
-from mnemic.cube.model import Header, Kind, MemCube, Origin, Place, Scope, Source, State
+from mnemic.cube.model import Blob, Header, Kind, MemCube, Origin, Place, Scope, Source, State
 from mnemic.cube.times import to_datetime
 
 
@@ -20,7 +20,7 @@ class Draft:
     """A cube that is not stored yet. Times are microseconds UTC; `features` maps model numbers to bytes.
 
     `client_id` is the caller's, unique in its exact scope; a long text has several pieces under one client
-    id, told apart by `place.part`.
+    id, told apart by `place.part`. `blob` is a large payload that `Vault.put_blob` has stored already.
     """
 
     payload: bytes
@@ -42,6 +42,7 @@ class Draft:
     frozen: bool = False
     deleted: bool = False
     client_id: str | None = None
+    blob: Blob | None = None
     features: Mapping[int, bytes] = field(default_factory=dict)
 
 
@@ -67,16 +68,27 @@ def digest(key: bytes, draft: Draft) -> bytes:
     cut = place is not None and (place.start, place.end) != (0, place.total)
     stands = (place.start, place.total) if place is not None and cut else (0, None)
     ended = () if draft.valid_to is None else ("ended", draft.valid_to)
-    return mac(key, int(draft.kind), draft.role, draft.name, *stands, draft.payload, *ended)
+    large = () if draft.blob is None else ("blob", draft.blob.sha256)
+    return mac(key, int(draft.kind), draft.role, draft.name, *stands, draft.payload, *ended, *large)
 
 
 def client_key(key: bytes, client_id: str, part: int) -> bytes:
     return mac(key, "client", client_id, part)
 
 
+def erased_marker(cube: bytes) -> bytes:
+    """A one-way hash of an erased cube's id, the same in every vault: erasing travels with a merge."""
+    return mac(b"mnemic erased cube", cube)
+
+
+def erased_key(key: bytes, marker: bytes) -> bytes:
+    """How a vault looks a marker up."""
+    return mac(key, "erased", marker)
+
+
 def encode_header(draft: Draft) -> bytes:
     """JSON of what differs from the default; scope, times and kinds are columns."""
-    more = draft.labels or draft.metadata or draft.place or draft.recalled or draft.sources
+    more = draft.labels or draft.metadata or draft.place or draft.recalled or draft.sources or draft.blob
     derived = draft.ended_by or draft.method or draft.frozen
     if not more and not derived and draft.client_id is None:
         return _who(draft.role, draft.name)
@@ -103,6 +115,8 @@ def encode_header(draft: Draft) -> bytes:
         out["method"] = draft.method
     if draft.frozen:
         out["frozen"] = True
+    if draft.blob is not None:
+        out["blob"] = {"sha256": draft.blob.sha256, "size": draft.blob.size}
     return _json(out)
 
 
@@ -135,8 +149,10 @@ class Stored:
     expires_at: int | None
     header: bytes
     payload: bytes
+    blob: bytes | None
     state: int
     stale_since: int | None = None  # of the head; an older version is never current
+    conflict: int = 0
 
     def draft(self) -> Draft:
         """What it says, ready to be stored again with changes."""
@@ -162,6 +178,7 @@ class Stored:
             frozen=known.get("frozen", False),
             deleted=bool(self.deleted),
             client_id=known.get("client_id"),
+            blob=None if self.blob is None else Blob(id=bytes(self.blob).hex(), **known["blob"]),
         )
 
     def says_the_same_as(self, other: Stored) -> bool:
@@ -227,6 +244,8 @@ def to_cube(draft: Draft, row: Stored, scope: Scope) -> MemCube:
             metadata=draft.metadata,
         ),
         payload=row.payload,
+        blob=draft.blob,
+        conflict=bool(row.conflict),
         client_id=draft.client_id,
         deleted=bool(row.deleted),
         stale_since=_moment(row.stale_since),

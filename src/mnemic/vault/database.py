@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from operator import itemgetter
+from pathlib import Path
 from typing import Any, Protocol
 from weakref import WeakSet
 
@@ -21,6 +22,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.sql import ClauseElement
 
 from mnemic.cube.errors import VaultClosed
+from mnemic.vault.columns import Columns, In, Out, columns_of
 
 Row = tuple[Any, ...]
 Params = Mapping[str, Any]
@@ -40,11 +42,19 @@ _IN_SIZES = (
 class Statement:
     """A Core statement and its SQL text and constants per dialect, compiled at first use."""
 
-    __slots__ = ("_compiled", "_element")
+    __slots__ = ("_columns", "_compiled", "_element")
 
     def __init__(self, element: ClauseElement) -> None:
         self._element = element
         self._compiled: dict[str, tuple[str, Callable[[Params], Any]]] = {}
+        self._columns: Columns | None = None
+
+    @property
+    def columns(self) -> Columns:
+        """What of it is sealed where the vault is encrypted."""
+        if self._columns is None:
+            self._columns = columns_of(self._element)
+        return self._columns
 
     def compiled(self, dialect: str) -> tuple[str, Callable[[Params], Any]]:
         """The SQL text, and what makes the driver's parameters of ours and of the statement's constants."""
@@ -87,22 +97,40 @@ class InStatement:
             yield statement, {f"in_{i}": part[min(i, len(part) - 1)] for i in range(size)}
 
 
+class Sealing(Protocol):
+    """What seals values on their way in and opens them on their way out."""
+
+    def sealed(self, transaction: Transaction, ins: Sequence[In], params: Params) -> Params: ...
+
+    def opened(
+        self, transaction: Transaction, outs: Sequence[Out], rows: Sequence[Row], space: int | None
+    ) -> list[Row]: ...
+
+
 class Transaction:
-    """A cursor inside one transaction."""
+    """A cursor inside one transaction. `new_ciphers`: keys of spaces that this transaction makes."""
 
-    __slots__ = ("_cursor", "dialect")
+    __slots__ = ("_cursor", "_sealing", "dialect", "new_ciphers")
 
-    def __init__(self, cursor: Any, dialect: str) -> None:
+    def __init__(self, cursor: Any, dialect: str, sealing: Sealing | None = None) -> None:
         self._cursor = cursor
+        self._sealing = sealing
         self.dialect = dialect
+        self.new_ciphers: dict[int, Any] = {}
 
     def rows(self, statement: Statement, params: Params) -> list[Row]:
-        self._cursor.execute(*statement.bind(self.dialect, params))
-        return self._cursor.fetchall()  # type: ignore[no-any-return]
+        self._execute(statement, params)
+        found: list[Row] = self._cursor.fetchall()
+        if self._sealing is not None and statement.columns.outs:
+            return self._sealing.opened(self, statement.columns.outs, found, params.get("s"))
+        return found
 
     def row(self, statement: Statement, params: Params) -> Row | None:
-        self._cursor.execute(*statement.bind(self.dialect, params))
-        return self._cursor.fetchone()  # type: ignore[no-any-return]
+        self._execute(statement, params)
+        found: Row | None = self._cursor.fetchone()
+        if found is not None and self._sealing is not None and statement.columns.outs:
+            return self._sealing.opened(self, statement.columns.outs, [found], params.get("s"))[0]
+        return found
 
     def rows_in(self, statement: InStatement, params: Params, values: Sequence[Any]) -> Iterator[Row]:
         """Rows for any number of values. O(values / 256) round trips."""
@@ -110,19 +138,31 @@ class Transaction:
             yield from self.rows(part, {**params, **padded})
 
     def run(self, statement: Statement, params: Params) -> int:
-        self._cursor.execute(*statement.bind(self.dialect, params))
+        self._execute(statement, params)
         return self._cursor.rowcount  # type: ignore[no-any-return]
+
+    def run_in(self, statement: InStatement, params: Params, values: Sequence[Any]) -> int:
+        """Run for any number of values; how many rows that concerned. O(values / 256) round trips."""
+        return sum(self.run(part, {**params, **padded}) for part, padded in statement.parts(values))
 
     def many(self, statement: Statement, params: Sequence[Params]) -> None:
         if len(params) == 1:
-            self._cursor.execute(*statement.bind(self.dialect, params[0]))
+            self._execute(statement, params[0])
         elif params:
             text, ordered = statement.compiled(self.dialect)
-            self._cursor.executemany(text, [ordered(row) for row in params])
+            self._cursor.executemany(text, [ordered(self._sealed(statement, row)) for row in params])
 
     def script(self, text: str) -> None:
         """One literal statement without parameters: DDL of migrations only."""
         self._cursor.execute(text)
+
+    def _execute(self, statement: Statement, params: Params) -> None:
+        self._cursor.execute(*statement.bind(self.dialect, self._sealed(statement, params)))
+
+    def _sealed(self, statement: Statement, params: Params) -> Params:
+        if self._sealing is None or not statement.columns.ins:
+            return params
+        return self._sealing.sealed(self, statement.columns.ins, params)
 
 
 class Database(Protocol):
@@ -130,6 +170,7 @@ class Database(Protocol):
 
     dialect: str
     location: str  # for messages: a path, or a URL without its password
+    sealing: Sealing | None  # None: values are kept as they are
 
     def write(self) -> AbstractContextManager[Transaction]:
         """A transaction that holds the right to write;
@@ -145,6 +186,16 @@ class Database(Protocol):
     def backup(self, name: str) -> str | None:
         """Copy what is committed; the place of the copy, or None where the server's own backups do this."""
         ...
+
+    def reclaim(self) -> str | None:
+        """Overwrite what deleted rows left on disk. None when done, else what stands in the way of it."""
+        ...
+
+    def remove_backups(self) -> list[Path]:
+        """Remove the copies that `backup` has made; which."""
+        ...
+
+    beyond_reach: tuple[str, ...]  # where deleted rows live on that `reclaim` cannot reach
 
     def close(self) -> None: ...
 

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from mnemic.cube.ids import id_bytes, id_text, named_id, new_ids
 from mnemic.cube.model import MemCube, Scope, Source
 from mnemic.vault import jobs, log, reading, tables, writing
-from mnemic.vault.codec import Draft, digest, mac, stored
+from mnemic.vault.codec import Draft, digest, erased_key, erased_marker, mac, stored
 from mnemic.vault.database import InStatement, Statement, Transaction
 from mnemic.vault.writing import Parent, Written
 
@@ -28,6 +28,11 @@ _p = sa.bindparam
 _in_slots = InStatement(
     lambda values: sa.select(_slot.c.slot_key, _slot.c.cube).where(
         _slot.c.tenant == _p("t"), _slot.c.space == _p("s"), _slot.c.slot_key.in_(values)
+    )
+)
+_unmark = InStatement(  # one that was erased with a source, and is made anew from the sources that stay
+    lambda values: sa.delete(tables.erased).where(
+        tables.erased.c.tenant == _p("t"), tables.erased.c.cube_key.in_(values)
     )
 )
 _add_slot = Statement(
@@ -148,6 +153,11 @@ def cubes_in_slots(
     return out
 
 
+def take_place(transaction: Transaction, tenant: str, space: int, slot: bytes, cube: bytes) -> None:
+    """Register a cube as one that ever took a place in a slot."""
+    transaction.run(_add_slot, {"t": tenant, "s": space, "k": slot, "c": cube})
+
+
 def settle(vault: Vault, space: int, puts: Sequence[Put], read: Reading | None) -> list[Written]:
     """Store a plan in one transaction, as one change. Raises Moved; then nothing is stored. O(puts)."""
     with vault.database.write() as transaction:
@@ -163,11 +173,14 @@ def settle(vault: Vault, space: int, puts: Sequence[Put], read: Reading | None) 
             head = heads.get(put.id)
             if (None if head is None else head.cube.version_id) != put.follows:
                 raise Moved
+        anew = [
+            erased_key(vault._key, erased_marker(id_bytes(put.id))) for put in puts if put.follows is None
+        ]
+        transaction.run_in(_unmark, {"t": vault.tenant}, anew)
         written = _store(vault, transaction, puts)
         for put in puts:
             if put.slot is not None:
-                params = {"t": vault.tenant, "s": space, "k": put.slot, "c": id_bytes(put.id)}
-                transaction.run(_add_slot, params)
+                take_place(transaction, vault.tenant, space, put.slot, id_bytes(put.id))
         if read is not None:
             jobs.set_read_to(transaction, vault.tenant, space, read.reader, read.epoch, read.end)
     return written
@@ -192,7 +205,7 @@ def _store(vault: Vault, transaction: Transaction, puts: Sequence[Put]) -> list[
             ]
             done = writing.insert(
                 transaction,
-                vault._target(transaction, scope),
+                vault.find_target(transaction, scope),
                 vault._key,
                 drafts,
                 op="derive",

@@ -22,25 +22,26 @@ class Interned:
         self._limit = limit
         self._lock = ForkSafeLock()
         self._spaces: dict[str | None, int] = {}
-        self._scopes: dict[Scope, tuple[int, int]] = {}
+        self._scopes: dict[Scope, tuple[int, int, int]] = {}
         self._names: dict[tuple[int, int], Scope] = {}
 
     def space(self, user: str | None) -> int | None:
         return self._spaces.get(user)
 
-    def scope(self, scope: Scope) -> tuple[int, int] | None:
-        """Its number in its space, and the seq before which nothing was told in it."""
+    def scope(self, scope: Scope) -> tuple[int, int, int] | None:
+        """Its number in its space, the seq before which nothing was told in it, and the space's epoch."""
         return self._scopes.get(scope)
 
     def names(self, space: int, scope: int) -> Scope | None:
         return self._names.get((space, scope))
 
-    def remember(self, scope: Scope, space: int, number: int, first_seq: int) -> None:
+    def remember(self, scope: Scope, space: int, number: int, first_seq: int, epoch: int = 0) -> None:
         """After the commit. O(1) where it is known."""
-        if self._scopes.get(scope) != (number, first_seq) or self._spaces.get(scope.user) != space:
+        known = (number, first_seq, epoch)
+        if self._scopes.get(scope) != known or self._spaces.get(scope.user) != space:
             with self._lock:
                 self._put(self._spaces, {scope.user: space})
-                self._put(self._scopes, {scope: (number, first_seq)})
+                self._put(self._scopes, {scope: known})
                 self._put(self._names, {(space, number): scope})
 
     def remember_names(self, names: Mapping[tuple[int, int], Scope]) -> None:

@@ -94,6 +94,11 @@ _states_until = Statement(
     .where(_version.c.tenant == _p("t"), _version.c.space == _p("s"), _version.c.recorded_at <= _p("at"))
     .order_by(_version.c.recorded_at, _version.c.version)
 )
+_digest_of = Statement(
+    sa.select(_version.c.digest).where(
+        _version.c.tenant == _p("t"), _version.c.cube == _p("c"), _version.c.version == _p("v")
+    )
+)
 _mark = Statement(
     sa.update(_cube)
     .where(_cube.c.tenant == _p("t"), _cube.c.cube == _p("c"), _cube.c.stale_since.is_(None))
@@ -115,7 +120,10 @@ def cite(
     *,
     role: int = SOURCE,
 ) -> None:
-    """Register a version as made from `sources`, or as what `role` says."""
+    """Register a version as made from `sources`, or as what `role` says.
+
+    A digest that is not given is looked up.
+    """
     transaction.many(
         _insert,
         [
@@ -128,11 +136,17 @@ def cite(
                 "target_cube": id_bytes(source.cube_id),
                 "span_start": source.start,
                 "span_end": source.end,
-                "target_digest": bytes.fromhex(source.digest),
+                "target_digest": bytes.fromhex(source.digest) or _digest(transaction, tenant, source),
             }
             for source in sources
         ],
     )
+
+
+def _digest(transaction: Transaction, tenant: str, source: Source) -> bytes | None:
+    named = {"t": tenant, "c": id_bytes(source.cube_id), "v": id_bytes(source.version_id)}
+    found = transaction.row(_digest_of, named)
+    return None if found is None else bytes(found[0])
 
 
 def made_from(transaction: Transaction, tenant: str, cubes: Collection[bytes]) -> set[bytes]:

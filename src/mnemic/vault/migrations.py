@@ -17,6 +17,7 @@ from mnemic.vault import tables
 from mnemic.vault.database import Database, Statement, Transaction
 from mnemic.vault.schema_1 import TABLES as SCHEMA_1
 from mnemic.vault.schema_2 import TABLES as SCHEMA_2
+from mnemic.vault.schema_3 import TABLES as SCHEMA_3
 
 Migration = Callable[[Transaction], None]
 
@@ -61,12 +62,23 @@ def background_work(transaction: Transaction) -> None:
         transaction.script(statement)
 
 
-MIGRATIONS: tuple[Migration, ...] = (initial, background_work)
+def portable(transaction: Transaction) -> None:
+    """Version 3: large payloads, erasures, dumps and wrapped keys."""
+    for statement in SCHEMA_3[transaction.dialect]:
+        transaction.script(statement)
+
+
+MIGRATIONS: tuple[Migration, ...] = (initial, background_work, portable)
 
 
 def get_meta(transaction: Transaction, key: str) -> bytes | None:
     found = transaction.row(_get, {"key": key})
     return bytes(found[0]) if found else None
+
+
+def put_meta(transaction: Transaction, key: str, value: bytes) -> None:
+    if not transaction.run(_set, {"key_": key, "value": value}):
+        transaction.run(_add, {"key": key, "value": value})
 
 
 def format_version(transaction: Transaction) -> int:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from mnemic.cube.checks import require_extra
 from mnemic.cube.errors import MnemicError, VaultBusy, VaultError, VaultFull, VaultReadOnly
-from mnemic.vault.database import Pool, Transaction
+from mnemic.vault.database import Pool, Sealing, Transaction
+from mnemic.vault.tables import metadata
 
 _LOCK_TIMEOUT_MS = 30_000
+_PATIENCE_MS = 1000  # for transactions to end, before an erase is pending
 _ATTEMPTS = 10  # to begin: more than idle connections are kept
 
 
@@ -22,6 +25,7 @@ class Postgres:
 
     def __init__(self, url: str) -> None:
         self._url = url
+        self.sealing: Sealing | None = None
         hidden = re.sub(r"(://[^:/@?]*):[^@/]*@", r"\1:***@", url)
         self.location = re.sub(r"(?i)([?&](?:ssl)?password=)[^&]*", r"\1***", hidden)
         self._psycopg: Any = require_extra("psycopg", extra="postgres")
@@ -50,7 +54,7 @@ class Postgres:
         with self._typed_errors(), self._begun(begin) as connection:
             cursor = connection.cursor()
             try:
-                yield Transaction(cursor, self.dialect)
+                yield Transaction(cursor, self.dialect, self.sealing)
                 cursor.execute("COMMIT")
             except BaseException:
                 if not connection.closed:
@@ -79,6 +83,39 @@ class Postgres:
     def backup(self, name: str) -> None:  # noqa: ARG002
         """The server's own backups do this; a copy from inside a transaction would not be one."""
         return
+
+    beyond_reach: tuple[str, ...] = (
+        "the server's write-ahead log until it is recycled, its archive, replicas and backups: what is in "
+        "them becomes unreadable only where the vault is encrypted, by destroying that time's master key",
+    )
+
+    def reclaim(self) -> str | None:
+        """Rewrite every table; None when that left no dead row behind, else what stands in the way of it."""
+        left: list[str] = []
+
+        def listen(said: Any) -> None:  # "DETAIL: 3 dead row versions cannot be removed yet."
+            found = re.match(r"(\d+) dead row versions", said.message_detail or "")
+            if found and int(found[1]):
+                left.append(found[1])
+
+        with self._typed_errors(), self._pool.connection() as connection:
+            connection.add_notice_handler(listen)
+            try:
+                connection.execute(f"SET lock_timeout = {_PATIENCE_MS}")
+                connection.execute("SET client_min_messages = info")
+                for table in metadata.sorted_tables:
+                    connection.execute(f"VACUUM (FULL, VERBOSE) {table.name}")
+            except self._psycopg.errors.LockNotAvailable:
+                return "a transaction that uses the tables of the vault"
+            finally:
+                connection.remove_notice_handler(listen)
+                if not connection.closed:
+                    connection.execute(f"SET lock_timeout = {_LOCK_TIMEOUT_MS}")
+                    connection.execute("RESET client_min_messages")
+        return "a transaction that still reads an older state of the vault" if left else None
+
+    def remove_backups(self) -> list[Path]:
+        return []
 
     def close(self) -> None:
         self._pool.close()

@@ -34,8 +34,10 @@ _columns = (
     _version.c.expires_at,
     _version.c.header,
     _version.c.payload,
+    _version.c.blob,
     _cube.c.state,
     sa.case((_cube.c.head == _version.c.version, _cube.c.stale_since)),
+    _cube.c.conflict,
 )
 _heads = _version.join(_cube, sa.and_(_cube.c.tenant == _version.c.tenant, _cube.c.cube == _version.c.cube))
 _in_space = (_version.c.tenant == _p("t"), _version.c.space == _p("s"))
@@ -141,6 +143,11 @@ first_told = Statement(  # what was first told in a scope, in order; `seq` is th
     )
     .order_by(_version.c.seq)
     .limit(_p("n", type_=sa.BigInteger))
+)
+erased_of = InStatement(
+    lambda values: sa.select(tables.erased.c.cube_key).where(
+        tables.erased.c.tenant == _p("t"), tables.erased.c.cube_key.in_(values)
+    )
 )
 headers_in_space = Statement(
     sa.select(_version.c.seq, _version.c.header)

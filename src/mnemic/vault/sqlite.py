@@ -9,6 +9,7 @@ machine.
 from __future__ import annotations
 
 import errno
+import glob
 import os
 import re
 import shutil
@@ -29,9 +30,10 @@ from mnemic.cube.errors import (
     VaultReadOnly,
 )
 from mnemic.vault import forking
-from mnemic.vault.database import ForkSafeLock, Pool, Transaction
+from mnemic.vault.database import ForkSafeLock, Pool, Sealing, Transaction
 
 BUSY_TIMEOUT_S = 30
+_PATIENCE_MS = 1000  # for readers to end, before an erase is pending
 APPLICATION_ID = 0x6D6E6D63  # "mnmc", so that file(1) and others can tell
 _OLDEST = (3, 37, 0)
 _NETWORK = frozenset(
@@ -79,6 +81,7 @@ class SQLite:
         self._writers = Pool(self._connect, usable=_is_idle)
         self._write_lock = ForkSafeLock()
         self._torn = False
+        self.sealing: Sealing | None = None
         forking.guard(self)
         try:
             with self._typed_errors():  # fail at open, not at the first use
@@ -166,7 +169,7 @@ class SQLite:
             cursor = connection.cursor()
             cursor.execute("BEGIN IMMEDIATE")
             try:
-                yield Transaction(cursor, self.dialect)
+                yield Transaction(cursor, self.dialect, self.sealing)
                 cursor.execute("COMMIT")
             except BaseException:
                 if connection.in_transaction:
@@ -181,7 +184,7 @@ class SQLite:
             cursor = connection.cursor()
             cursor.execute("BEGIN")
             try:
-                yield Transaction(cursor, self.dialect)
+                yield Transaction(cursor, self.dialect, self.sealing)
             finally:
                 if connection.in_transaction:
                     cursor.execute("ROLLBACK")
@@ -193,6 +196,36 @@ class SQLite:
         with self._readers.connection() as source, closing(sqlite3.connect(target)) as copy:
             source.backup(copy)
         return str(target)
+
+    beyond_reach: tuple[str, ...] = (
+        "copies that you made of the file, and snapshots or unused blocks of the file system below it",
+    )
+
+    def reclaim(self) -> str | None:
+        """Write the file anew without free pages, then cut the log to nothing; None when both are done.
+
+        While another connection reads an older state, SQLite says that VACUUM went well, and every erased
+        byte stays in the log: only the checkpoint tells.
+        """
+        with self._typed_errors(), self._write_lock, self._writers.connection() as connection:
+            try:
+                connection.execute(f"PRAGMA busy_timeout = {_PATIENCE_MS}")
+                try:
+                    connection.execute("VACUUM")
+                except sqlite3.OperationalError as error:
+                    if isinstance(self._typed(error), VaultBusy):
+                        return "another process is writing to the vault"
+                    raise
+                busy, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            finally:
+                connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_S * 1000}")
+        return "a connection that still reads an older state of the vault" if busy else None
+
+    def remove_backups(self) -> list[Path]:
+        found = sorted(self.path.parent.glob(f"{glob.escape(self.path.name)}.before-format-*"))
+        for path in found:
+            path.unlink(missing_ok=True)
+        return found
 
     def close(self) -> None:
         self._readers.close()

@@ -1,9 +1,9 @@
 """The vault's tables, declared once for SQLite and PostgreSQL.
 
 `id` columns are 16 bytes, times are microseconds UTC, `🔑` columns are keyed HMACs (never a plain hash of
-content). Truth: change, version, edge, erased: rows are inserted and never updated; only erase deletes them.
-Everything else is a projection that can be rebuilt from truth. Every key starts with `tenant` (sharding,
-row-level security).
+content), columns with `sealed` in their info are encrypted where the vault is (see `columns`). Truth: change,
+version, edge, erased: rows are inserted and never updated; only erase deletes them. Everything else is a
+projection that can be rebuilt from truth. Every key starts with `tenant` (sharding, row-level security).
 """
 
 from __future__ import annotations
@@ -25,7 +25,10 @@ def _table(name: str, *items: sa.schema.SchemaItem) -> sa.Table:
 meta = _table("meta", sa.Column("key", _text, primary_key=True), sa.Column("value", _bytes, nullable=False))
 
 tenant = _table(
-    "tenant", sa.Column("tenant", _text, primary_key=True), sa.Column("last_space", _int, nullable=False)
+    "tenant",
+    sa.Column("tenant", _text, primary_key=True),
+    sa.Column("last_space", _int, nullable=False),
+    sa.Column("wrapped_key", _bytes),  # by the master key; NULL: not encrypted
 )
 
 space = _table(
@@ -33,11 +36,12 @@ space = _table(
     sa.Column("tenant", _text, primary_key=True),
     sa.Column("space", _int, primary_key=True, autoincrement=False),
     sa.Column("user_key", _bytes, nullable=False),  # 🔑
-    sa.Column("user_name", _bytes),  # NULL: user unset
+    sa.Column("user_name", _bytes, info={"sealed": ""}),  # NULL: user unset
     sa.Column("last_seq", _int, nullable=False),
     sa.Column("last_time", _int, nullable=False),
     sa.Column("last_scope", _int, nullable=False),
     sa.Column("epoch", _int, nullable=False),
+    sa.Column("wrapped_key", _bytes),  # by the tenant's key; NULL: not encrypted
     sa.UniqueConstraint("tenant", "user_key", name="space_user"),
 )
 
@@ -47,7 +51,7 @@ scope = _table(
     sa.Column("space", _int, primary_key=True, autoincrement=False),
     sa.Column("scope", _int, primary_key=True, autoincrement=False),
     sa.Column("scope_key", _bytes, nullable=False),  # 🔑
-    sa.Column("names", _bytes, nullable=False),  # JSON [agent, session]
+    sa.Column("names", _bytes, nullable=False, info={"sealed": "scope"}),  # JSON [agent, session]
     sa.Column("first_seq", _int, nullable=False),  # nothing was told in this scope before
     sa.UniqueConstraint("tenant", "space", "scope_key", name="scope_names"),
 )
@@ -61,7 +65,7 @@ change = _table(
     sa.Column("op", _text, nullable=False),
     sa.Column("principal", _bytes),
     sa.Column("at", _int, nullable=False),
-    sa.Column("reason", _bytes),
+    sa.Column("reason", _bytes, info={"sealed": "seq"}),
     sa.Column("undoes", _bytes),
     sa.Index("change_by_id", "tenant", "change_id"),
 )
@@ -84,8 +88,8 @@ version = _table(
     sa.Column("valid_to", _int),
     sa.Column("expires_at", _int),
     sa.Column("digest", _bytes, nullable=False),  # 🔑 of kind, role, name, place and payload
-    sa.Column("header", _bytes, nullable=False),  # JSON, only what differs from the default
-    sa.Column("payload", _bytes, nullable=False),
+    sa.Column("header", _bytes, nullable=False, info={"sealed": "seq"}),  # JSON, only what is not the default
+    sa.Column("payload", _bytes, nullable=False, info={"sealed": "seq"}),
     sa.Column("blob", _bytes),
     sa.Index("version_by_cube", "tenant", "cube", "recorded_at"),
 )
@@ -110,6 +114,26 @@ erased = _table(
     sa.Column("cube_key", _bytes, primary_key=True),  # 🔑
     sa.Column("space", _int, nullable=False),
     sa.Column("seq", _int, nullable=False),
+    sa.Column("marker", _bytes, nullable=False, info={"sealed": None}),  # a hash of the id, for other vaults
+)
+
+erasure = _table(
+    "erasure",  # the account of each erase, without content; NULL finished_at: bytes are still on disk
+    sa.Column("tenant", _text, primary_key=True),
+    sa.Column("erasure", _bytes, primary_key=True),
+    sa.Column("at", _int, nullable=False),
+    sa.Column("finished_at", _int),
+    sa.Column("counts", _bytes, nullable=False),  # JSON of numbers by room
+    sa.Column("blobs", _bytes, nullable=False),  # names of files to remove, 32 bytes each
+)
+
+dump = _table(
+    "dump",  # copies that left the vault, so that an erase can name them
+    sa.Column("tenant", _text, primary_key=True),
+    sa.Column("space", _int, primary_key=True, autoincrement=False),
+    sa.Column("dump", _bytes, primary_key=True),
+    sa.Column("at", _int, nullable=False),
+    sa.Column("place", _bytes, nullable=False, info={"sealed": ""}),
 )
 
 cube = _table(
@@ -151,7 +175,16 @@ feature = _table(
     sa.Column("space", _int, primary_key=True, autoincrement=False),
     sa.Column("seq", _int, primary_key=True, autoincrement=False),
     sa.Column("model", _int, primary_key=True, autoincrement=False),
-    sa.Column("data", _bytes, nullable=False),
+    sa.Column("data", _bytes, nullable=False, info={"sealed": "seq"}),
+)
+
+blob = _table(
+    "blob",  # one row a version that names a large payload; the file is beside the vault
+    sa.Column("tenant", _text, primary_key=True),
+    sa.Column("blob", _bytes, primary_key=True),  # SHA-256 of the stored bytes
+    sa.Column("space", _int, primary_key=True, autoincrement=False),
+    sa.Column("seq", _int, primary_key=True, autoincrement=False),
+    sa.Column("bytes", _int, nullable=False),
 )
 
 job = _table(
@@ -169,7 +202,7 @@ job = _table(
     sa.Column("lease_until", _int, nullable=False),  # 0: nobody has it
     sa.Column("attempts", _int, nullable=False),
     sa.Column("dead", _int, nullable=False),  # 1: failed too often, waits for somebody to look
-    sa.Column("error", _bytes),  # what the last attempt said; may quote content
+    sa.Column("error", _bytes, info={"sealed": None}),  # what the last attempt said; may quote content
     sa.Index("job_due", "tenant", "dead", "run_after"),
 )
 

@@ -4,30 +4,41 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from typing import Any
+from pathlib import Path
+from typing import Any, BinaryIO
 
 import sqlalchemy as sa
 
 from mnemic.cube.errors import IdempotencyConflict, InvalidOption, NotFound
 from mnemic.cube.ids import id_bytes, id_text, new_ids
-from mnemic.cube.model import MemCube, Origin, Scope, check_scope_field
+from mnemic.cube.model import Blob, MemCube, Origin, Scope, check_scope_field
 from mnemic.vault import lineage, log, reading, tables, undoing, writing
+from mnemic.vault.blobs import Blobs, Hashed, Source, pieces
 from mnemic.vault.changes import LoggedChange, changes_after, changes_of
-from mnemic.vault.codec import Draft, Stored, check_thawed, client_key, digest, mac, stored, tombstone
+from mnemic.vault.codec import (
+    Draft,
+    Stored,
+    check_thawed,
+    client_key,
+    digest,
+    erased_key,
+    erased_marker,
+    mac,
+    stored,
+    tombstone,
+)
 from mnemic.vault.database import Database, Statement, Transaction
 from mnemic.vault.interned import Interned
-from mnemic.vault.migrations import get_meta, migrate
+from mnemic.vault.keys import KeyLike
+from mnemic.vault.migrations import migrate
 from mnemic.vault.sqlite import SQLite
+from mnemic.vault.unlocking import unlock
 from mnemic.vault.writing import Parent, SpaceGone, Target, Written
 
 _p = sa.bindparam
-_add_tenant = Statement(
-    sa.text("INSERT INTO tenant (tenant, last_space) VALUES (:t, 0) ON CONFLICT DO NOTHING")
-)
-_tenant = Statement(sa.select(tables.tenant.c.tenant).where(tables.tenant.c.tenant == _p("t")))
 _hold_tenant = Statement(
     sa.select(tables.tenant.c.tenant).where(tables.tenant.c.tenant == _p("t")).with_for_update()
 )
@@ -45,6 +56,7 @@ _next_scope = Statement(
     .returning(tables.space.c.last_scope, tables.space.c.last_seq)
 )
 _add_scope = Statement(sa.insert(tables.scope))
+_add_dump = Statement(sa.insert(tables.dump))
 _add_model = Statement(sa.insert(tables.model))
 _activate = Statement(
     sa.update(tables.model)
@@ -113,19 +125,23 @@ def connect(url: str | os.PathLike[str]) -> Database:
 class Vault:
     """One tenant's cubes in one database. Thread-safe; other processes may use the same database."""
 
-    def __init__(self, database: Database, *, tenant: str = "default") -> None:
+    def __init__(
+        self,
+        database: Database,
+        *,
+        tenant: str = "default",
+        key: KeyLike | None = None,
+        blobs: str | os.PathLike[str] | None = None,
+    ) -> None:
         self.database = database
         self.tenant = check_scope_field("tenant", tenant) or ""
         if not self.tenant:
             raise InvalidOption("tenant must be named")
         migrate(database)
-        with database.read() as transaction:
-            self._key = get_meta(transaction, "mac_key") or b""
-            known = transaction.row(_tenant, {"t": self.tenant})
-        if not known:
-            with database.write() as transaction:
-                transaction.run(_add_tenant, {"t": self.tenant})
+        self._key, self._seals = unlock(database, self.tenant, key)
+        database.sealing = self._seals
         self._interned = Interned()
+        self.blobs = Blobs(database, self.tenant, self._blob_folder(blobs))
 
     # --- writing
     # -------------------------------------------------------------------------------------------------
@@ -146,6 +162,7 @@ class Vault:
                     target = self._target(transaction, scope)
                     known = self._known(transaction, target, drafts)
                     fresh = [draft for i, draft in enumerate(drafts) if i not in known]
+                    self.blobs.hold(transaction, [draft.blob for draft in fresh if draft.blob is not None])
                     change = (
                         writing.insert(transaction, target, self._key, fresh, op=op, reason=reason)
                         if fresh
@@ -154,7 +171,7 @@ class Vault:
             except SpaceGone:
                 self._interned.forget(scope.user)
                 continue
-            self._interned.remember(scope, target.space, target.scope, target.first_seq)
+            self._interned.remember(scope, target.space, target.scope, target.first_seq, target.epoch or 0)
             rows = iter(change.stored if change else ())
             outcomes = tuple(known[i] if i in known else Outcome(next(rows)) for i in range(len(drafts)))
             return Appended(change, outcomes)
@@ -261,6 +278,53 @@ class Vault:
         with self.database.write() as transaction:
             writing.put_features(transaction, self.tenant, space, model, rows)
 
+    # --- large payloads
+
+    def put_blob(self, scope: Scope, source: Source, *, within: Transaction | None = None) -> Blob:
+        """Store a large payload durably; then `append` a draft with `blob=` it, within an hour. O(bytes).
+
+        scope: whose it will be. source: bytes, a binary file or an iterable of bytes. One that is never named
+        is removed by `blobs.sweep`. Raises InvalidOption on PostgreSQL without a folder, VaultFull.
+        """
+        if scope.tenant != self.tenant:
+            raise InvalidOption(f"this vault was opened with tenant={self.tenant!r}, not {scope.tenant!r}")
+        if self._seals is None:
+            return self.blobs.put(source)
+        with nullcontext(within) if within else self.database.write() as transaction:
+            space = self.find_target(transaction, scope).space
+            cipher = self._seals.cipher(transaction, space)
+        content = Hashed(pieces(source))
+        stored = self.blobs.put(self._seals.seal_stream(cipher, space, content))
+        return Blob(id=stored.id, sha256=content.hexdigest(), size=content.size)
+
+    def open_blob(self, cube: MemCube) -> BinaryIO:
+        """The large payload of a cube, to be read and closed. Raises NotFound when it has none or lost it."""
+        if cube.blob is None:
+            raise NotFound(f"cube {cube.id} has no large payload; what it holds is its .payload")
+        return self.open_content(cube.blob)
+
+    def open_content(self, blob: Blob) -> BinaryIO:
+        """What a large payload holds, opened where the vault is encrypted."""
+        file = self.blobs.open(blob)
+        if self._seals is None:
+            return file
+        with self.database.read() as transaction:
+            return self._seals.open_stream(transaction, file)
+
+    def note_dump(self, spaces: Iterable[int], place: str, dump: bytes, at: int) -> None:
+        """A copy of these spaces has left the vault; an erase will name it."""
+        rows = [
+            {"tenant": self.tenant, "space": space, "dump": dump, "at": at, "place": place.encode()}
+            for space in spaces
+        ]
+        with self.database.write() as transaction:
+            transaction.many(_add_dump, rows)
+
+    def forget_keys(self, spaces: Iterable[int]) -> None:
+        """Of spaces that were erased."""
+        if self._seals is not None:
+            self._seals.forget(spaces)
+
     # --- embedders
     # -----------------------------------------------------------------------------------------------
 
@@ -301,6 +365,14 @@ class Vault:
     def close(self) -> None:
         self.database.close()
 
+    def _blob_folder(self, named: str | os.PathLike[str] | None) -> Path | None:
+        """A folder a tenant, whose name it does not show; beside an SQLite file unless one was named."""
+        place = getattr(self.database, "path", None)
+        if named is None and not isinstance(place, Path):
+            return None
+        root = Path(named).expanduser().absolute() if named is not None else Path(f"{place}.blobs")
+        return root / mac(self._key, "blobs", self.tenant).hex()
+
     # --- inside
     # --------------------------------------------------------------------------------------------------
 
@@ -310,17 +382,27 @@ class Vault:
                 f"a scope of tenant {scope.tenant!r} cannot be written here: this vault was opened with "
                 f"tenant={self.tenant!r}"
             )
-        space = self._interned.space(scope.user)
-        if space is None:
-            space = self._find_space(transaction, scope.user) or self._make_space(transaction, scope.user)
-        number, first_seq = self._interned.scope(scope) or self._intern_scope(transaction, space, scope)
-        return Target(self.tenant, space, number, scope, first_seq)
+        space, known = self._interned.space(scope.user), self._interned.scope(scope)
+        if space is not None and known is not None:
+            return Target(self.tenant, space, known[0], scope, known[1], known[2])
+        return self.find_target(transaction, scope)
 
-    def _find_space(self, transaction: Transaction, user: str | None) -> int | None:
+    def hold_tenant(self, transaction: Transaction) -> None:
+        """Let nobody else make spaces or models of this tenant until the transaction ends."""
+        transaction.row(_hold_tenant, {"t": self.tenant})
+
+    def find_target(self, transaction: Transaction, scope: Scope) -> Target:
+        """Where a scope's cubes go, made if it is new; from the database, not from what is remembered."""
+        space, epoch = self._find_space(transaction, scope.user) or self._make_space(transaction, scope.user)
+        number, first_seq = self._intern_scope(transaction, space, scope)
+        return Target(self.tenant, space, number, scope, first_seq, epoch)
+
+    def _find_space(self, transaction: Transaction, user: str | None) -> tuple[int, int] | None:
+        """The number of a user's space, and its epoch."""
         found = transaction.row(reading.space_of_user, {"t": self.tenant, "k": mac(self._key, "user", user)})
-        return found[0] if found else None
+        return (found[0], found[1]) if found else None
 
-    def _make_space(self, transaction: Transaction, user: str | None) -> int:
+    def _make_space(self, transaction: Transaction, user: str | None) -> tuple[int, int]:
         (number,) = transaction.row(_next_space, {"t": self.tenant}) or (0,)  # locks the tenant's row
         again = self._find_space(transaction, user)  # another process may have made it while we waited
         if again is not None:
@@ -334,9 +416,10 @@ class Vault:
             "last_time": 0,
             "last_scope": 0,
             "epoch": 0,
+            "wrapped_key": self._seals and self._seals.new_key(transaction, number),
         }
         transaction.run(_add_space, row)
-        return int(number)
+        return int(number), 0
 
     def _intern_scope(self, transaction: Transaction, space: int, scope: Scope) -> tuple[int, int]:
         key = mac(self._key, "scope", scope.user, scope.agent, scope.session)
@@ -409,7 +492,20 @@ class Vault:
                     if deleted
                     else Outcome(rows[seq], "already stored under this id")
                 )
+        fresh = {i: self._erased_key(target, drafts[i]) for i, key in keys.items() if key not in known}
+        erased = transaction.rows_in(reading.erased_of, {"t": target.tenant}, list(fresh.values()))
+        gone = {bytes(row[0]) for row in erased}
+        out |= {
+            i: Outcome(None, "was erased; an erased id stays erased, give it another to tell it anew")
+            for i, key in fresh.items()
+            if key in gone
+        }
         return out
+
+    def _erased_key(self, target: Target, draft: Draft) -> bytes:
+        part = draft.place.part if draft.place else 0
+        cube = writing.id_of_record(target, draft.client_id or "", part)
+        return erased_key(self._key, erased_marker(cube))
 
     def _repeated_history(
         self, transaction: Transaction, target: Target, drafts: Sequence[Draft]
@@ -552,8 +648,14 @@ class Snapshot:
         ]
 
     def space_of(self, user: str | None) -> int | None:
+        """The number of a user's space. What was remembered may have been erased since."""
         space = self._vault._interned.space(user)
-        return space if space is not None else self._vault._find_space(self._transaction, user)
+        if space is not None and self.position(space) is not None:
+            return space
+        if space is not None:
+            self._vault._interned.forget(user)
+        found = self._vault._find_space(self._transaction, user)
+        return None if found is None else found[0]
 
     def scopes(self, space: int) -> dict[int, Scope]:
         return {
@@ -642,11 +744,21 @@ class Snapshot:
         return self._vault._scope_names(self._transaction, space, scope)
 
 
-def open_vault(url: str | os.PathLike[str], *, tenant: str = "default") -> Vault:
-    """Open or create a vault; raises VaultError and its kinds."""
+def open_vault(
+    url: str | os.PathLike[str],
+    *,
+    tenant: str = "default",
+    key: KeyLike | None = None,
+    blobs: str | os.PathLike[str] | None = None,
+) -> Vault:
+    """Open or create a vault; raises VaultError and its kinds.
+
+    key: a passphrase, a key file (Path) or a KeyService; a new vault is then encrypted (docs/security.md).
+    blobs: the folder of large payloads; default: beside an SQLite file (`<file>.blobs`), none for a server.
+    """
     database = connect(url)
     try:
-        return Vault(database, tenant=tenant)
+        return Vault(database, tenant=tenant, key=key, blobs=blobs)
     except BaseException:
         database.close()
         raise

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from mnemic.cube.ids import id_text, named_id, new_ids
 from mnemic.cube.model import Scope, State
 from mnemic.cube.times import now
-from mnemic.vault import jobs, lineage, log, tables
+from mnemic.vault import blobs, heads, jobs, lineage, log, tables
 from mnemic.vault.codec import Draft, Stored, client_key, digest, encode_header, mac
 from mnemic.vault.database import Statement, Transaction
 
@@ -48,6 +48,7 @@ class Target:
     scope: int
     names: Scope
     first_seq: int = 0  # nothing was told in this scope before
+    epoch: int | None = None  # of the space when the scope was looked up; in another the scope may be gone
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +70,7 @@ class Written:
 
 
 class SpaceGone(Exception):
-    """The space was erased or renumbered since it was looked up: look again."""
+    """The space, or a part of it, was erased since it was looked up: look again."""
 
 
 def insert(
@@ -92,7 +93,7 @@ def insert(
     count = len(drafts)
     tenant, space = target.tenant, target.space
     taken = log.allocate(transaction, tenant, space, count, now())
-    if taken is None:
+    if taken is None or target.epoch not in (None, taken.epoch):
         raise SpaceGone
     first_seq, first_time = taken.last_seq - count + 1, taken.last_time - count + 1
     ids = new_ids(1 + count if parents else 1 + 2 * count)
@@ -105,7 +106,7 @@ def insert(
         if follows is not None:
             cube_id = follows.cube
         elif keyed is not None:
-            cube_id = _cube_id(target, draft.client_id or "", part)
+            cube_id = id_of_record(target, draft.client_id or "", part)
         else:
             cube_id = ids[1 + count + i] if not parents else new_ids(1)[0]
         at = recorded_at if draft.at is None else draft.at
@@ -131,7 +132,7 @@ def insert(
                 "digest": digest(key, draft),
                 "header": header,
                 "payload": draft.payload,
-                "blob": None,
+                "blob": None if draft.blob is None else bytes.fromhex(draft.blob.id),
             }
         )
         if follows is not None and follows.version is not None:
@@ -160,7 +161,7 @@ def insert(
             Stored(
                 seq, cube_id, version_id, target.scope, int(draft.kind), int(draft.origin), deleted, at,
                 recorded_at, draft.valid_from, draft.valid_to, draft.expires_at, header, draft.payload,
-                int(State.generated),
+                None if draft.blob is None else bytes.fromhex(draft.blob.id), int(State.generated),
             )
         )  # fmt: skip
     transaction.many(
@@ -183,6 +184,12 @@ def insert(
     transaction.many(_move_head, moved)
     transaction.many(_insert_cube, cubes)
     transaction.many(_insert_feature, features)
+    if parents:
+        heads.join(transaction, tenant, space, {row.cube: row.version for row in stored})
+    named = zip(stored, [draft.blob for draft in drafts], strict=True)
+    large = [(row.seq, blob) for row, blob in named if blob is not None]
+    if large:
+        blobs.name(transaction, tenant, space, large)
     if parents or any(draft.sources for draft in drafts):
         _relate(transaction, tenant, space, drafts, stored, first_time)
     return Written(id_text(change_id or ids[0]), taken.epoch, taken.last_seq, tuple(stored))
@@ -217,7 +224,7 @@ def put_features(
     transaction.many(_insert_feature, [{**key, "data": rows[key["seq"]]} for key in keys])  # type: ignore[index]
 
 
-def _cube_id(target: Target, client_id: str, part: int) -> bytes:
+def id_of_record(target: Target, client_id: str, part: int) -> bytes:
     """The id of a record that brought its own:
 
     the same in every vault that imports it into the same scope.

@@ -150,6 +150,11 @@ class Recall:
             ranked = self.rank(question, views, k=k, valid_at=where.valid_at)
             return Hits(self.fetch(snapshot, views, ranked), self.notes(question, views))
 
+    def forget(self) -> None:
+        """Drop what is held in memory of texts that were erased."""
+        with self.cache.lock:
+            self.cache.forget()
+
     def question(self, text: str, *, asked_at: int | None = None) -> Question:
         """Parse and embed a question. Raises InvalidText;
 
