@@ -27,7 +27,6 @@ from mnemic.layers.table import LAYERS, layer_class, make
 from mnemic.layers.taylor import TaylorLinearAttention
 
 Work = Callable[[], Tensor]
-CONSTANT_OR_LINEAR = "linear"
 
 
 def cpu_s(work: Work, *, backward: bool) -> float:
@@ -197,9 +196,8 @@ def _first(result: Tensor | tuple[Tensor, ...]) -> Tensor:
     return result if isinstance(result, Tensor) else result[0]
 
 
-def against_length(rounds: int) -> str:
+def against_length(rounds: int, lengths: list[int]) -> str:
     """CPU time of a forward by length, and the slope of its logarithm: 1 is linear, 2 quadratic."""
-    lengths = (512, 1_024, 2_048, 4_096)
     rows = []
     for name in LAYERS:
         layer = make(name, dim=64, **layer_class(name).dials[0])
@@ -228,15 +226,17 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=256, help="tokens in the comparison with the token loop")
+    parser.add_argument("--lengths", type=int, nargs="+", default=[512, 1_024, 2_048, 4_096])
     parser.add_argument("--out", type=Path, help="also write the tables to this file")
     args = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
     load = facts.load_average()
-    parts = ["# Speed of memory layers", f"`{' '.join(['python', *sys.argv])}`" if not args.out else ""]
+    command = f"python speed/layers.py --rounds {args.rounds} --steps {args.steps}"
+    parts = ["# Speed of memory layers", f"`{command}{' --peers FOLDER' if args.peers else ''}`"]
     parts += [f"## Chunks against the token loop, {args.steps} tokens, batch 2, width 64"]
     parts += [against_loop(args.rounds, args.steps)]
-    parts += ["## Cost against length, batch 1, width 64", against_length(args.rounds)]
+    parts += ["## Cost against length, batch 1, width 64", against_length(args.rounds, args.lengths)]
     if args.peers:
         sys.path.append(str(args.peers))
         parts += ["## Public code, 1,024 tokens, batch 2, 4 heads of 32", against_peers(args.rounds)]

@@ -67,3 +67,15 @@ def test_titans_is_timed_in_every_form(tmp_path: Path) -> None:
         assert all(seconds > 0 for times in timed.values() for seconds in times)
     assert [length for length, _ in report["lengths"]] == [16, 32]
     assert "## Cost against length" in (tmp_path / "titans-speed.md").read_text()
+
+
+def test_layers_are_timed_against_their_loops_and_against_length(tmp_path: Path) -> None:
+    sizes = ["--rounds", "1", "--steps", "3", "--lengths", "8", "16"]
+    done = subprocess.run(
+        [sys.executable, str(SPEED / "layers.py"), *sizes, "--out", str(tmp_path / "speed.md")],
+        capture_output=True, text=True, timeout=200, check=False, env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    text = (tmp_path / "speed.md").read_text()
+    assert text.count("| mom |") == 2
+    assert "| 8 tokens, ms | 16 tokens, ms | slope |" in text
