@@ -269,6 +269,7 @@ def test_reembed_has_nothing_to_do_on_a_whole_vault(run: Run, vault: Path) -> No
 COMMANDS = [
     *("add", "update", "delete", "import", "search", "context", "ask", "chat", "list", "show", "history"),
     *("stats", "where", "export-jsonl", "reembed", "doctor"),
+    *("changes", "undo", "restore", "freeze", "thaw", "facts", "explain", "jobs"),
     *("dump", "load", "merge", "diff", "erase"),
 ]
 

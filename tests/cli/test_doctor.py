@@ -37,9 +37,10 @@ def test_a_sound_vault_passes_every_check(run: Run, vault: Path) -> None:
     before = vault.read_bytes()
     code, found = examine(run, vault)
     assert code == 0
-    names = ["file", "disk", "durability", "format", "structure", "content", "features", "embedder", "index"]
-    assert list(found) == names
-    assert {one["status"] for name, one in found.items() if name != "disk"} == {"fine"}
+    names = ["file", "disk", "durability", "format", "structure", "content", "background"]
+    assert list(found) == [*names, "features", "embedder", "index"]
+    assert {one["status"] for name, one in found.items() if name not in ("disk", "background")} == {"fine"}
+    assert found["background"]["status"] != "wrong", "what was just told may still have to be read for facts"
     assert "synchronous FULL" in found["durability"]["says"]
     assert "all 4 versions match" in found["content"]["says"]
     said = run("doctor", vault=vault)
@@ -189,3 +190,20 @@ def test_a_vault_that_may_not_be_written() -> None:
     assert f"wrong file {path} or its folder is not writable" in done.stdout
     assert "wrong opens" in done.stdout
     assert "give yourself the right to write" in done.stdout
+
+
+def test_background_work_that_is_not_done_is_found(run: Run, vault: Path) -> None:
+    with mnemic.open(vault) as memory:
+        memory.flush()
+    assert examine(run, vault)[1]["background"]["status"] == "fine"
+    columns = "tenant, job, space, kind, args, asked, asked_at, run_after, lease_until, attempts, dead, error"
+    values = "'default', x'00000000000070008000000000000000', 1, 'rebuild', x'7b7d', 1, 1, 1, 0, 6, 1, ?"
+    with closing(sqlite3.connect(vault)) as connection, connection:
+        connection.execute(f"INSERT INTO job ({columns}) VALUES ({values})", (b"no luck",))  # noqa: S608 our own names
+    code, found = examine(run, vault)
+    assert code == 1
+    assert "no luck" in found["background"]["says"]
+    assert "--rerun all" in found["background"]["advice"]
+    assert run("jobs", vault=vault).code == 1
+    assert run("jobs", "--rerun", "all", vault=vault).code == 0
+    assert examine(run, vault)[1]["background"]["status"] == "fine"
