@@ -88,7 +88,7 @@ def descent_against_autograd(depth: int, seed: int) -> float:
     keys, values = (x.double() for x in draw(16, seed))
     found = made.write(made.init_state(), keys, values).fast(made.options.shapes)
     weights = list(made.init_state().fast(made.options.shapes).weights)
-    surprise = [torch.zeros_like(w) for w in weights]
+    first, surprise = weights, [torch.zeros_like(w) for w in weights]
     for k, v in zip(keys[0], values[0], strict=True):
         leaves = [w.clone().requires_grad_() for w in weights]
         out = k.view(1, 1, 1, -1)
@@ -96,7 +96,7 @@ def descent_against_autograd(depth: int, seed: int) -> float:
             out = (out if number == 0 else torch.nn.functional.silu(out)) @ leaf
         gradients = torch.autograd.grad((out - v).square().sum(), leaves)
         surprise = [0.3 * s - 0.1 * g for s, g in zip(surprise, gradients, strict=True)]
-        weights = [0.95 * w + s for w, s in zip(weights, surprise, strict=True)]
+        weights = [f + 0.95 * (w - f) + s for f, w, s in zip(first, weights, surprise, strict=True)]
     return max(float((a - b).abs().max()) for a, b in zip(found.weights, weights, strict=True))
 
 
