@@ -288,12 +288,14 @@ def trained(runs: Sequence[Trained]) -> list[Demand]:
         mine = [run for run in runs if run.arm == arm]
         if not mine:
             continue
-        found, enough = [run.accuracy for run in mine], min(2, len(mine))
+        found = [run.accuracy for run in mine]
         asked, met = "report", None
         if arm == "MAG, linear":
-            asked, met = ">= 0.90, 2 of 3 seeds", sum(one >= 0.90 for one in found) >= enough
+            asked, met = ">= 0.90, 2 of 3 seeds", sum(one >= 0.90 for one in found) >= 2
         if arm == "window only":
-            asked, met = "<= 0.30, 2 of 3 seeds", sum(one <= 0.30 for one in found) >= enough
+            asked, met = "<= 0.30, 2 of 3 seeds", sum(one <= 0.30 for one in found) >= 2
+        if met is False and len(found) < 3:
+            met = None  # not yet enough seeds to say no
         steps = " or ".join(str(one) for one in sorted({run.steps for run in mine}))
         lines.append(line(f"3 {arm}, {steps} steps", asked, spread(found, 2), len(mine), met))
         silent = [run.silenced for run in mine if run.silenced is not None]
