@@ -153,7 +153,7 @@ def test_the_memory_is_a_store_that_says_how_little_it_expected() -> None:
     assert held.shape == x.shape
     assert float((held - made.read(state, x)).abs().max()) > 1e-4
     torch.testing.assert_close(made.read(made.forget(again, 0.0), x), held)
-    assert float(made.read(made.forget(again, 1), x).abs().max()) == 0
+    torch.testing.assert_close(made.forget(again, 1).weights, state.weights)  # as it began
     for use in (made.read, made.surprise, made.pull):
         with pytest.raises(InvalidInput):
             use(state, x[..., :-1])
@@ -188,6 +188,18 @@ def test_rotation_needs_pairs() -> None:
     with pytest.raises(InvalidOption, match="rotary=False"):
         make("titans-mag", dim=9, heads=3)
     make("titans-mag", dim=9, heads=3, rotary=False)
+
+
+@pytest.mark.parametrize(("decays_to", "learns"), [("start", True), ("zero", False)])
+def test_a_deep_memory_still_learns_after_a_long_stream(decays_to: str, learns: bool) -> None:
+    """Decay to zero, as published, ends in weights that have no gradient."""
+    made = layer("titans-lmm", decays_to=decays_to)
+    torch.nn.init.constant_(made.memory.decay.bias, 0.0)  # half a token: what is long in the default
+    with torch.inference_mode():
+        state = made.write(made.init_state(2), stream(2000))
+        hard = float(made.pull(state, stream(8)).max())
+    assert (hard > 1e-3) is learns
+    assert (float(state.weights.norm()) > 1e-3) is learns
 
 
 def test_constant_cost_over_a_long_stream() -> None:

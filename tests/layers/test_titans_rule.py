@@ -73,8 +73,13 @@ def assert_fast(found: Fast, expected: Fast, atol: float) -> None:
 @pytest.mark.parametrize("depth", SHAPES)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("with_momentum", [True, False])
-def test_a_chunk_at_once_equals_the_recurrences(depth: int, dtype: torch.dtype, with_momentum: bool) -> None:
+@pytest.mark.parametrize("rests", [True, False])
+def test_a_chunk_at_once_equals_the_recurrences(
+    depth: int, dtype: torch.dtype, with_momentum: bool, rests: bool
+) -> None:
     fast, keys, values, queries, gates = draw(depth, dtype)
+    if rests:
+        fast = fast._replace(rest=tuple(weight[0] / 2 for weight in fast.weights))
     if not with_momentum:
         fast, gates = fast._replace(surprise=()), gates._replace(momentum=None)
     solved = scan(gates.momentum, gates.decay)

@@ -57,7 +57,7 @@ def test_chunks_of_one_are_gradient_descent_by_autograd(depth: int) -> None:
             out = out @ layer if number == 0 else torch.nn.functional.silu(out) @ layer
         (gradient,) = torch.autograd.grad((out - v).square().sum(), weights)
         surprise = 0.3 * surprise - 0.1 * gradient
-        row = 0.95 * row + surprise
+        row = made.initial + 0.95 * (row - made.initial) + surprise
     torch.testing.assert_close(found.weights[0], row, atol=1e-13, rtol=0)
     torch.testing.assert_close(found.surprise[0], surprise, atol=1e-13, rtol=0)
 

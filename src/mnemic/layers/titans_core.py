@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from mnemic.cube.errors import MemoryDivergedError
 from mnemic.layers.conv import causal_conv
 from mnemic.layers.heads import counts_of, full_precision, split_heads
-from mnemic.layers.titans_rule import Gates, Weights, descend, evaluate, factors, squared_norm
+from mnemic.layers.titans_rule import Fast, Gates, Weights, descend, evaluate, factors, squared_norm
 from mnemic.layers.titans_state import MemoryOptions, MemoryState, deviations, join_weights, rows
 from mnemic.layers.titans_stream import Diverged, Grid, closed, require_within, stream
 
@@ -98,7 +98,7 @@ class LongTermMemory(nn.Module):
         grid = Grid.of(state.seen, x.shape[1], options.chunk, valid)
         with full_precision(x.device):
             read, fast = stream(
-                state.fast(options.shapes), keys, values, queries if ask else None, gates, grid=grid,
+                self._fast(state), keys, values, queries if ask else None, gates, grid=grid,
                 reads=options.reads, clip=options.clip, limit=options.limit,
             )  # fmt: skip
         return (values[:, :, :0] if read is None else read), replace(state, tail=tail, **rows(fast))
@@ -108,13 +108,23 @@ class LongTermMemory(nn.Module):
         options = self.options
         query, key, value, gates, tail = self.project(x, state.tail, state.weights.dtype)
         with full_precision(x.device):
-            before = state.fast(options.shapes)
+            before = self._fast(state)
             fast = descend(before, gradient(before.anchor, key, value), gates, clip=options.clip)
             require_within(options.limit, fast.weights)
             read = evaluate(before.anchor if options.reads == "chunk" else fast.weights, query)
             full = (state.seen + 1) % options.chunk == 0
             after = rows(closed(fast, full)) if bool(full.any()) else rows(fast) | {"anchor": state.anchor}
         return read, replace(state, tail=tail, **after)
+
+    def rest(self, dtype: torch.dtype) -> Weights:
+        """Where decay and forgetting lead, as `Fast` has it."""
+        if self.options.decays_to == "zero":
+            return ()
+        return tuple(weight.to(dtype) for weight in self.initial)
+
+    def _fast(self, state: MemoryState) -> Fast:
+        rest = self.rest(state.weights.dtype) if self.options.decay else ()
+        return state.fast(self.options.shapes, rest)
 
     def consult(self, x: Tensor, state: MemoryState) -> Tensor:
         """M(q) of each x (batch, time, dim) as if it came next, nothing written; shaped as `recall`."""

@@ -13,7 +13,14 @@ from mnemic.layers.layer import MemoryLayer
 from mnemic.layers.titans_core import LongTermMemory
 from mnemic.layers.titans_guard import rollback
 from mnemic.layers.titans_rule import derived, explicit
-from mnemic.layers.titans_state import MemoryOptions, MemoryState, faded, persistent_tokens, reset_persistent
+from mnemic.layers.titans_state import (
+    MemoryOptions,
+    MemoryState,
+    forgetful,
+    join_weights,
+    persistent_tokens,
+    reset_persistent,
+)
 
 
 class NeuralMemory(MemoryLayer[MemoryState]):
@@ -29,6 +36,7 @@ class NeuralMemory(MemoryLayer[MemoryState]):
         {"heads": 2, "chunk": 4, "hidden": 6},
         {"depth": 1, "chunk": 3, "reads": "chunk", "momentum": False, "conv": 0, "persistent": 0},
         {"depth": 3, "chunk": 5, "hidden": 7, "decay": False, "clip": 0.5},
+        {"heads": 2, "chunk": 4, "hidden": 5, "decays_to": "zero"},
     )
     dials: ClassVar[tuple[Mapping[str, Any], ...]] = (
         {"depth": 1, "chunk": 16},
@@ -96,9 +104,10 @@ class NeuralMemory(MemoryLayer[MemoryState]):
         return self.memory.unexpected(x, state)[1]
 
     def forget(self, state: MemoryState, part: float) -> MemoryState:
-        """Every weight and its momentum times 1 - part. Raises InvalidInput unless 0 <= part <= 1."""
+        """A part of the way back to where decay leads. Raises InvalidInput unless 0 <= part <= 1."""
         self.spec.require(state.spec)
-        return faded(state, part)
+        rest = self.memory.rest(state.weights.dtype)
+        return forgetful(state, part, join_weights(rest) if rest else torch.zeros_like(state.weights))
 
     def _require(self, x: Tensor, state: MemoryState) -> None:
         self._begin(x, state, None)

@@ -5,8 +5,11 @@ a key, a value and three gates in [0, 1]: step θ, momentum η, decay α.
 
     loss      l(W; k, v) = |W(k) - v|²            summed over features, as in the paper
     surprise  S_t = η_t S_{t-1} - θ_t ∇l(A; k_t, v_t)
-    weights   M_t = (1 - α_t) M_{t-1} + S_t
+    weights   M_t = R + (1 - α_t) (M_{t-1} - R) + S_t
     read      y_t = M_t(q_t)
+
+R is where decay leads: zero in the paper. An MLP of several layers that has come to zero has no gradient
+and never learns again, so it should be the weights the memory began with.
 
 A is the *anchor*: the weights at the start of the chunk that t is in (with chunks of one token, M_{t-1}).
 `derived`, `descend` and `evaluate` are this, token by token. `scan`, `steps`, `read` and `advance` are the
@@ -34,6 +37,7 @@ class Fast(NamedTuple):
     anchor: Weights  # the weights at the start of the chunk: gradients are taken here
     weights: Weights  # M_t
     surprise: Weights  # S_t; () if there is no momentum
+    rest: Weights = ()  # R, to be broadcast; () is zero
 
 
 class Gates(NamedTuple):
@@ -101,8 +105,16 @@ def descend(fast: Fast, grad: Weights, gates: Gates, *, clip: float | None = Non
         momentum = gates.momentum[..., None]
         pairs = zip(surprise, fast.surprise, strict=True)
         surprise = tuple(torch.addcmul(new, momentum, old) for new, old in pairs)
-    weights = tuple(torch.addcmul(s, keep, old) for s, old in zip(surprise, fast.weights, strict=True))
-    return Fast(fast.anchor, weights, surprise if gates.momentum is not None else ())
+    left = tuple(faded(fast, layer, keep) for layer in range(len(fast.weights)))
+    weights = tuple(new + old for new, old in zip(surprise, left, strict=True))
+    return fast._replace(weights=weights, surprise=surprise if gates.momentum is not None else ())
+
+
+def faded(fast: Fast, layer: int, keep: Tensor) -> Tensor:
+    """R + keep (M - R) of one layer."""
+    if not fast.rest:
+        return keep * fast.weights[layer]
+    return torch.lerp(fast.rest[layer], fast.weights[layer], keep)
 
 
 class Products(torch.autograd.Function):
@@ -197,7 +209,10 @@ def read(fast: Fast, queries: Tensor, scan: Scan, steps: Steps) -> Tensor:
     x = queries
     for layer, weight in enumerate(fast.weights):
         inputs, moves = steps.inputs[layer], steps.moves[layer]
-        out = scan.kept[..., None] * (x @ weight)
+        kept = scan.kept[..., None]
+        out = kept * (x @ weight)
+        if fast.rest:
+            out = out + (1 - kept) * (x @ fast.rest[layer])
         if scan.surprise is not None:
             out = out + scan.surprise.lent[..., None] * (x @ fast.surprise[layer])
         out = out + (scan.written * (x @ inputs.mT)) @ moves
@@ -210,7 +225,7 @@ def advance(fast: Fast, scan: Scan, steps: Steps) -> Fast:
     kept, written = scan.kept[..., -1, None, None], scan.written[..., -1, :, None]
     weights, surprise = [], []
     for layer, (inputs, moves) in enumerate(zip(steps.inputs, steps.moves, strict=True)):
-        new = torch.addcmul(inputs.mT @ (written * moves), kept, fast.weights[layer])
+        new = faded(fast, layer, kept) + inputs.mT @ (written * moves)
         if scan.surprise is not None:
             lent, held, pending = scan.surprise
             old = fast.surprise[layer]
@@ -218,4 +233,4 @@ def advance(fast: Fast, scan: Scan, steps: Steps) -> Fast:
             later = inputs.mT @ (pending[..., None] * moves)
             surprise.append(torch.addcmul(later, held[..., None, None], old))
         weights.append(new)
-    return Fast(fast.anchor, tuple(weights), tuple(surprise))
+    return fast._replace(weights=tuple(weights), surprise=tuple(surprise))

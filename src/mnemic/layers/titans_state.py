@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +35,8 @@ class MemoryOptions(LayerOptions):
     """Tokens whose gradients are taken at the same weights. Longer: faster, coarser, other results."""
     momentum: bool = True
     decay: bool = True
+    decays_to: Literal["start", "zero"] = "start"
+    """Decay leads back to the first weights, or (the paper) to zero, which a deep memory never leaves."""
     reads: Reads = "token"
     """Reads see the weights after this very token, or ("chunk") those its chunk began with."""
     conv: int = option(4, low=0)
@@ -89,13 +91,14 @@ class WeightState(LayerState):
         apart: Tensor = torch.linalg.vector_norm(self.weights - other.weights, dim=-1)
         return apart
 
-    def fast(self, shapes: tuple[tuple[int, int], ...]) -> Fast:
-        """As the MLP's weights, each (batch, heads, d_in, d_out)."""
+    def fast(self, shapes: tuple[tuple[int, int], ...], rest: Weights = ()) -> Fast:
+        """As the MLP's weights, each (batch, heads, d_in, d_out); `rest` as `Fast` has it."""
         surprise = self.surprise.shape[-1] > 0
         return Fast(
             split_weights(self.anchor, shapes),
             split_weights(self.weights, shapes),
             split_weights(self.surprise, shapes) if surprise else (),
+            rest,
         )
 
 
@@ -148,13 +151,19 @@ def deviations(shapes: tuple[tuple[int, int], ...]) -> list[float]:
     return [*found[:-1], 0.1 * found[-1]]
 
 
-def faded(state: S, part: float) -> S:
-    """Weights, anchor and momentum times 1 - part. Raises InvalidInput unless 0 <= part <= 1."""
+def forgetful(state: S, part: float, rest: Tensor) -> S:
+    """A part of the way back to `rest`, the row decay leads to; momentum times 1 - part.
+
+    Raises InvalidInput unless 0 <= part <= 1.
+    """
     if isinstance(part, bool) or not isinstance(part, int | float) or not 0 <= part <= 1:
         raise InvalidInput(f"the part to forget is between 0 (nothing) and 1 (all), got {part!r:.80}")
     keep = 1 - part
     return replace(
-        state, anchor=keep * state.anchor, weights=keep * state.weights, surprise=keep * state.surprise
+        state,
+        anchor=torch.lerp(rest.expand_as(state.anchor), state.anchor, keep),
+        weights=torch.lerp(rest.expand_as(state.weights), state.weights, keep),
+        surprise=keep * state.surprise,
     )
 
 

@@ -21,11 +21,12 @@ from mnemic.layers.titans_rule import Gates, evaluate, factors, squared_norm
 from mnemic.layers.titans_state import (
     WeightState,
     deviations,
-    faded,
+    forgetful,
     join_weights,
     mlp_shapes,
     mlp_size,
     rows,
+    split_weights,
 )
 from mnemic.layers.titans_stream import Diverged, Grid, stream
 
@@ -127,10 +128,14 @@ class AssociativeMemory(nn.Module):
         momentum = None if options.momentum == 0 else options.momentum * ones
         gates = Gates(options.step * ones, momentum, options.decay * ones)
         grid = Grid.of(state.seen, keys.shape[2], options.chunk)
+        deep = (
+            options.depth > 1 and options.decay > 0
+        )  # decay leads back to the first weights: a matrix's are 0
+        rest = split_weights(self.initial.to(sums), options.shapes) if deep else ()
         try:
             with full_precision(keys.device):
                 _, fast = stream(
-                    state.fast(options.shapes), keys, values, None, gates, grid=grid, clip=options.clip,
+                    state.fast(options.shapes, rest), keys, values, None, gates, grid=grid, clip=options.clip,
                     limit=options.limit,
                 )  # fmt: skip
         except Diverged as found:
@@ -161,9 +166,9 @@ class AssociativeMemory(nn.Module):
         return Surprise(deltas[-1].square().sum((1, -1)) / 4, squared_norm(inputs, deltas).squeeze(1).sqrt())
 
     def forget(self, state: WeightState, part: float) -> WeightState:
-        """Every weight and its momentum times 1 - part. Raises InvalidInput unless 0 <= part <= 1."""
+        """A part of the way back to the first weights. Raises InvalidInput unless 0 <= part <= 1."""
         self.spec.require(state.spec)
-        return faded(state, part)
+        return forgetful(state, part, self.initial.to(state.weights.dtype))
 
     def _require(self, state: WeightState, **given: Tensor) -> None:
         self.spec.require(state.spec)

@@ -88,7 +88,7 @@ def descent_against_autograd(depth: int, seed: int) -> float:
     keys, values = (x.double() for x in draw(16, seed))
     found = made.write(made.init_state(), keys, values).fast(made.options.shapes)
     weights = list(made.init_state().fast(made.options.shapes).weights)
-    surprise = [torch.zeros_like(w) for w in weights]
+    first, surprise = weights, [torch.zeros_like(w) for w in weights]
     for k, v in zip(keys[0], values[0], strict=True):
         leaves = [w.clone().requires_grad_() for w in weights]
         out = k.view(1, 1, 1, -1)
@@ -96,7 +96,7 @@ def descent_against_autograd(depth: int, seed: int) -> float:
             out = (out if number == 0 else torch.nn.functional.silu(out)) @ leaf
         gradients = torch.autograd.grad((out - v).square().sum(), leaves)
         surprise = [0.3 * s - 0.1 * g for s, g in zip(surprise, gradients, strict=True)]
-        weights = [0.95 * w + s for w, s in zip(weights, surprise, strict=True)]
+        weights = [f + 0.95 * (w - f) + s for f, w, s in zip(first, weights, surprise, strict=True)]
     return max(float((a - b).abs().max()) for a, b in zip(found.weights, weights, strict=True))
 
 
@@ -288,12 +288,14 @@ def trained(runs: Sequence[Trained]) -> list[Demand]:
         mine = [run for run in runs if run.arm == arm]
         if not mine:
             continue
-        found, enough = [run.accuracy for run in mine], min(2, len(mine))
+        found = [run.accuracy for run in mine]
         asked, met = "report", None
         if arm == "MAG, linear":
-            asked, met = ">= 0.90, 2 of 3 seeds", sum(one >= 0.90 for one in found) >= enough
+            asked, met = ">= 0.90, 2 of 3 seeds", sum(one >= 0.90 for one in found) >= 2
         if arm == "window only":
-            asked, met = "<= 0.30, 2 of 3 seeds", sum(one <= 0.30 for one in found) >= enough
+            asked, met = "<= 0.30, 2 of 3 seeds", sum(one <= 0.30 for one in found) >= 2
+        if met is False and len(found) < 3:
+            met = None  # not yet enough seeds to say no
         steps = " or ".join(str(one) for one in sorted({run.steps for run in mine}))
         lines.append(line(f"3 {arm}, {steps} steps", asked, spread(found, 2), len(mine), met))
         silent = [run.silenced for run in mine if run.silenced is not None]

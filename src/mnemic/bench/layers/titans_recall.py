@@ -23,7 +23,14 @@ from mnemic.layers.table import make
 PAIRS, KEYS, VALUES, FILLER = 6, 30, 30, 36
 LENGTH: Final = 4 * PAIRS + FILLER
 WIDTH, BLOCKS, WINDOW, CHUNK, BATCH = 48, 2, 12, 12, 48
-TITANS: Final = {"window": WINDOW, "chunk": CHUNK, "conv": 3, "reads": "chunk", "rotary": False}
+TITANS: Final = {
+    "window": WINDOW,
+    "chunk": CHUNK,
+    "conv": 3,
+    "reads": "chunk",
+    "rotary": False,
+    "decays_to": "zero",
+}
 ARMS: Final[Mapping[str, tuple[str, Mapping[str, Any]]]] = {
     "window only": ("window", {"window": WINDOW, "rotary": False}),
     "MAG, linear": ("titans-mag", {**TITANS, "depth": 1}),
