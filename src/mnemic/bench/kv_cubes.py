@@ -28,8 +28,10 @@ Step = Callable[[str, str], None]
 class Parts:
     """Results that are there already, in a file: a run that was stopped goes on where it was."""
 
-    def __init__(self, path: Path, settings: dict[str, Any], *, fresh: bool = False) -> None:
-        self._path, self._settings = path, settings
+    def __init__(
+        self, path: Path, settings: dict[str, Any], *, fresh: bool = False, measure: bool = True
+    ) -> None:
+        self._path, self._settings, self._measure = path, settings, measure
         self._done: dict[str, Any] = {}
         if path.exists() and not fresh:
             told = json.loads(path.read_text())
@@ -38,12 +40,12 @@ class Parts:
             self._done = told["done"]
 
     def keep(self, name: str, measure: Callable[[], Any]) -> Any:
-        """What `measure` gives, measured once."""
-        if name not in self._done:
+        """What `measure` gives, measured once; None where nothing is to be measured now."""
+        if name not in self._done and self._measure:
             self._done[name] = measure()
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._path.write_text(json.dumps({"settings": self._settings, "done": self._done}))
-        return self._done[name]
+        return self._done.get(name)
 
 
 def settings(data: Path, dialogue: str, model: LocalModel, queries: int = kv_moves.QUERIES) -> dict[str, Any]:
@@ -77,9 +79,10 @@ def run(
             )
             for seed in seeds
         ]
+    speed, moves = [one for one in speed if one], [one for one in moves if one]
     return {
         "dialogue": dialogue.id,
-        "seeds": list(seeds),
+        "seeds": list(seeds)[: len(moves)],
         "queries": queries,
         "model": f"{model.name}, {model.dtype}, {torch.get_num_threads()} threads",
         "machine": f"{platform.machine()}, {os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}",
@@ -87,7 +90,10 @@ def run(
         "speed": speed,
         "forms": forms,
         "moves": moves,
-        "demands": {"E1": kv_speed.demands(speed), "E2": kv_moves.demands(moves) if moves else []},
+        "demands": {
+            "E1": kv_speed.demands(speed) if speed else [],
+            "E2": kv_moves.demands(moves) if moves else [],
+        },
     }
 
 
@@ -148,29 +154,32 @@ def markdown(found: dict[str, Any], command: str) -> str:
                 for one in speed
             ],
         ),
-        "## Fewer bits",
-        f"KV of {forms['tokens'][0]} tokens; errors on the {forms['probe_tokens']} tokens of a question "
-        "after it: the largest difference of a logit, mean KL in nats, how often the likeliest next token is "
-        "the same, and the error of keys and values themselves (root mean square, relative).",
-        table(
-            ["storage", "MB", "logit", "KL", "same token", "KV"],
-            [
-                [name, f"{one['bytes'] / 1e6:.1f}", *kv_forms.rows([one])[0]]
-                for name, one in forms["storages"].items()
-            ],
-        ),
-        "## Several as one",
-        f"KV of {' + '.join(map(str, forms['tokens']))} tokens, each read alone, against all read as one "
-        "text. `selective` computes that share of the later memories' tokens anew; `selective 100%` is the "
-        "method's own limit and has to be exact.",
-        table(
-            ["composition", "s", "logit", "KL", "same token", "KV"],
-            [
-                [one["how"], f"{one['seconds']:.2f}", *kv_forms.rows([one])[0]]
-                for one in forms["compositions"]
-            ],
-        ),
     ]
+    if forms:
+        parts += [
+            "## Fewer bits",
+            f"KV of {forms['tokens'][0]} tokens; errors on the {forms['probe_tokens']} tokens of a question "
+            "after it: the largest difference of a logit, mean KL in nats, how often the likeliest next "
+            "token is the same, and the error of keys and values themselves (root mean square, relative).",
+            table(
+                ["storage", "MB", "logit", "KL", "same token", "KV"],
+                [
+                    [name, f"{one['bytes'] / 1e6:.1f}", *kv_forms.rows([one])[0]]
+                    for name, one in forms["storages"].items()
+                ],
+            ),
+            "## Several as one",
+            f"KV of {' + '.join(map(str, forms['tokens']))} tokens, each read alone, against all read as one "
+            "text. `selective` computes that share of the later memories' tokens anew; `selective 100%` is "
+            "the method's own limit and has to be exact.",
+            table(
+                ["composition", "s", "logit", "KL", "same token", "KV"],
+                [
+                    [one["how"], f"{one['seconds']:.2f}", *kv_forms.rows([one])[0]]
+                    for one in forms["compositions"]
+                ],
+            ),
+        ]
     if found["moves"]:
         parts += [
             "## Conversion moves cost, not truth",

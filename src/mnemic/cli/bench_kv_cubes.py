@@ -24,6 +24,9 @@ def kv_cubes(
     queries: Annotated[int, typer.Option("--queries", min=40, help="Of a stream.")] = 200,
     out: Out = Path("bench-results"),
     fresh: Fresh = False,
+    report_only: Annotated[
+        bool, typer.Option("--report-only", help="Measure nothing: tables of what --out holds so far.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """KV memory: exactness, time to the first token, smaller forms, and cost against truth under use.
@@ -38,7 +41,12 @@ def kv_cubes(
     from mnemic.bench.kv_cubes import MEMORIES, Parts, markdown, run, settings
 
     sizes = memory or list(MEMORIES)
-    parts = Parts(out / "kv-cubes.part.json", settings(path, dialogue, local, queries), fresh=fresh)
+    parts = Parts(
+        out / "kv-cubes.part.json",
+        settings(path, dialogue, local, queries),
+        fresh=fresh,
+        measure=not report_only,
+    )
     with Steps(3 * len(sizes) + 9 + 4 * seeds) as step:
         found = run(
             chosen, local, seeds=range(seeds), parts=parts, memories=sizes, queries=queries, step=step
