@@ -85,6 +85,8 @@ class AsyncMemory(_InThreads[Memory]):
     search = _verb(Memory.search)
     context = _verb(Memory.context)
     ask = _verb(Memory.ask)
+    as_kv = _verb(Memory.as_kv)
+    mount = _verb(Memory.mount)
     list = _verb(Memory.list)
     count = _verb(Memory.count)
     sessions = _verb(Memory.sessions)

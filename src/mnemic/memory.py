@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import tzinfo
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Self
 
-from mnemic.cube.checks import require_count
+from mnemic.cube.checks import require_count, require_extra
 from mnemic.cube.errors import InvalidOption, NotFound, ScopeRequired
 from mnemic.cube.model import ANY, MemCube, Scope, ScopeField, Unset, check_scope_field
 from mnemic.cube.times import TimeLike, now, to_micros
@@ -49,6 +50,10 @@ from mnemic.vault.keys import KeyLike
 from mnemic.vault.merging import Merged
 from mnemic.vault.vault import open_vault
 from mnemic.vault.writing import REBUILD
+
+if TYPE_CHECKING:
+    from mnemic.models.local import LocalModel
+    from mnemic.runtime.mounted import Mounted
 
 
 def open(
@@ -417,6 +422,52 @@ class Memory:
             where=Filter.of(where, as_of=as_of, valid_at=valid_at),
             asked_at=_moment(asked_at),
         )
+
+    # --- computing
+
+    def as_kv(
+        self,
+        cubes: Sequence[str | MemCube],
+        model: LocalModel,
+        *,
+        instruction: str | None = None,
+        storage: str = "exact",
+        title: str | None = None,
+    ) -> MemCube:
+        """Have a model in this process read these cubes once, and keep what it computed: a cube to `mount`.
+
+        model: `load_model("smollm2")` or another. storage: "exact", "int8" or "int4". When a source changes,
+        the cube is stale at once. Needs the extra [torch]; costs and errors:
+        mnemic.transform.text_to_kv.as_kv.
+        """
+        require_extra("torch", extra="torch")
+        from mnemic.transform.text_to_kv import INSTRUCTION, as_kv
+
+        told = INSTRUCTION if instruction is None else instruction
+        return as_kv(self._vault, cubes, model, instruction=told, storage=storage, title=title)
+
+    def mount(
+        self,
+        model: LocalModel,
+        cubes: Any,
+        *,
+        order: Sequence[int] | None = None,
+        verify: Literal["fast", "full"] = "fast",
+        compose: str = "exact",
+        ratio: float = 0.15,
+        measure: bool = False,
+    ) -> AbstractContextManager[Mounted]:
+        """`with mem.mount(model, cubes) as m: m.answer("…")`: the model with KV cubes of this memory.
+
+        Costs, options and errors: mnemic.runtime.mount.mount.
+        """
+        require_extra("torch", extra="torch")
+        from mnemic.runtime.mount import mount
+
+        return mount(
+            model, cubes, vault=self._vault, order=order, verify=verify, compose=compose, ratio=ratio,
+            measure=measure,
+        )  # fmt: skip
 
     # --- looking
 

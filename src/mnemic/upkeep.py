@@ -6,13 +6,17 @@ A sibling of `memory.py`, above the rooms.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from mnemic.activation import kv_keeping
+from mnemic.activation.kv_keeping import Checked, Kept
+from mnemic.cube.checks import require_extra
 from mnemic.cube.errors import InvalidOption, NotFound
 from mnemic.cube.ids import id_text
+from mnemic.cube.model import ANY, ScopeField
 from mnemic.memory import Memory, default_place
 from mnemic.models.base import Embedder
 from mnemic.plaintext.ingest.features import Progress
@@ -190,3 +194,35 @@ def sweep_vault(
         return opened.blobs.sweep()
     finally:
         opened.close()
+
+
+def kv_memories(memory: Memory, *, user: ScopeField = ANY) -> list[Kept]:
+    """The KV cubes of a user, or of all, the oldest first, each with why it is not served, if so."""
+    return kv_keeping.listing(memory._parts.vault, user=user)
+
+
+def kv_memory(memory: Memory, id: str) -> Kept:
+    """One KV cube. Raises NotFound, InvalidOption."""
+    return kv_keeping.look(memory._parts.vault, id)
+
+
+def verify_kv(memory: Memory) -> Iterator[Checked]:
+    """Check every byte of the file of every KV cube. Needs the extra [torch]. O(bytes)."""
+    require_extra("torch", extra="torch")
+    return kv_keeping.verify(memory._parts.vault)
+
+
+def sweep_kv(memory: Memory, *, grace: float | None = None, stale: bool = False) -> tuple[int, int, int]:
+    """Remove files that no cube names and, with `stale`, KV cubes that are not served any more: files without
+    a cube, cubes dropped, bytes that these freed. grace: seconds that a file without a cube may still be
+    wanted.
+    """
+    vault = memory._parts.vault
+    dropped, freed = kv_keeping.drop_stale(vault) if stale else (0, 0)
+    swept = kv_keeping.sweep(vault) if grace is None else kv_keeping.sweep(vault, grace=grace)
+    return swept, dropped, freed
+
+
+def drop_kv(memory: Memory, id: str, *, reason: str | None = None) -> int:
+    """Take a KV cube away and delete its file; bytes freed. Raises NotFound, InvalidOption."""
+    return kv_keeping.drop(memory._parts.vault, id, reason=reason)

@@ -10,6 +10,7 @@ from typer.core import TyperGroup
 from mnemic.cli import (
     asking,
     bench,
+    bench_kv_cubes,
     bench_layers,
     bench_titans,
     carrying,
@@ -20,6 +21,7 @@ from mnemic.cli import (
     keeping,
     keys,
     knowing,
+    kv,
     looking,
     telling,
 )
@@ -90,5 +92,7 @@ for group in (telling, importing, asking, chat, looking, changing, knowing, keep
     group.register(app)
 bench.app.command()(bench_layers.layers)
 bench.app.command()(bench_titans.titans)
+bench.app.command("kv-cubes")(bench_kv_cubes.kv_cubes)
+app.add_typer(kv.app, name="kv")
 app.add_typer(keys.app, name="key")
 app.add_typer(bench.app, name="bench")

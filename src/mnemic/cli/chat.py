@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mnemic.cli import options as o
-from mnemic.cli.asking import Budget, print_answer, summary
+from mnemic.cli.asking import print_answer, summary
 from mnemic.cli.opening import Place, Who, known_users
 from mnemic.cli.output import console, ending, note, print_error, print_json, safe
 from mnemic.cli.why import print_pieces, signals_of
@@ -22,7 +24,24 @@ if TYPE_CHECKING:
     from mnemic.models.base import LanguageModel
     from mnemic.plaintext.compose.context import Context
 
+ChatBudget = Annotated[
+    int | None,
+    typer.Option(
+        "--budget",
+        "-b",
+        min=1,
+        help="Tokens that the context of a question may take. Default: 2000, and none with --kv.",
+        show_default=False,
+    ),
+]
+KV = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--kv", metavar="ID", help="Start from this KV cube, by its id or an ending of it; repeatable."
+    ),
+]
 HELP = "Ask something. /add TEXT remembers it, /context QUESTION shows all a model would see, /quit ends."
+DEFAULT_BUDGET = 2000
 PIECES = 5  # of a context that are listed
 TURNS = 12  # of this conversation that the model sees verbatim; older ones it finds in memory
 
@@ -30,7 +49,7 @@ TURNS = 12  # of this conversation that the model sees verbatim; older ones it f
 def register(app: typer.Typer) -> None:
     app.command(
         "chat",
-        epilog="Example:  mnemic chat --user ana --model llama3.2 --base-url http://localhost:11434/v1",
+        epilog="Example:  mnemic chat --user ana --model smollm2",
     )(chat)
 
 
@@ -40,31 +59,56 @@ def chat(
     user: o.User = None,
     agent: o.Agent = None,
     session: o.Session = None,
-    budget: Budget = 2000,
+    budget: ChatBudget = None,
     embedder: o.Embedder = None,
     model: o.Model = None,
     base_url: o.BaseUrl = None,
+    kv: KV = None,
     as_json: o.Json = False,
 ) -> None:
     """Ask a memory questions, one after another, and see why each piece was chosen.
 
-    With --model it is a chat: the model sees what memory holds, and what both of you say is remembered.
-    Questions are also read from a pipe, one a line; with --json each is answered by one line of JSON.
+    With --model it is a chat: the model sees what memory holds, and what both of you say is remembered. With
+    --kv it starts from texts that the model has read before (`mnemic kv build`), which stand in for the
+    context of each question. Questions are also read from a pipe, one a line; with --json each is answered by
+    one line of JSON.
     """
+    if kv is not None and model is None:
+        raise typer.BadParameter(
+            "--kv needs the model that made it: add --model, as `mnemic kv list` shows it"
+        )
+    tokens = budget if budget is not None else DEFAULT_BUDGET if kv is None else 0
     who = Who(user=user, agent=agent, session=session)
     who.reads()
     place = Place(vault=vault, tenant=tenant, embedder=embedder, model=model, base_url=base_url)
     with place.open(reading=model is None) as memory:
         if model is None and (remark := known_users(memory, who)):
             note(remark)
-        talk = _Talk(memory, who, budget, place.make_model(), as_json)
-        if sys.stdin.isatty() and not as_json:
-            console().print(HELP, style="dim")
-        for line in _lines():
-            try:
-                talk.obey(line)
-            except MnemicError as error:  # a failed question is no reason to end a conversation
-                print_error(type(error).__name__, str(error), as_json=as_json)
+        with _speaker(memory, place, kv) as speaker:
+            talk = _Talk(memory, who, tokens, speaker, as_json)
+            if sys.stdin.isatty() and not as_json:
+                console().print(HELP, style="dim")
+            for line in _lines():
+                try:
+                    talk.obey(line)
+                except MnemicError as error:  # a failed question is no reason to end a conversation
+                    print_error(type(error).__name__, str(error), as_json=as_json)
+
+
+@contextmanager
+def _speaker(memory: Memory, place: Place, kv: list[str] | None) -> Iterator[LanguageModel | None]:
+    """The model that answers, if there is one, with the KV cubes mounted, if any."""
+    model = place.make_model()
+    if not kv:
+        yield model
+        return
+    from mnemic.cli.opening import in_process
+    from mnemic.upkeep import full_id
+
+    if place.base_url is not None:
+        raise typer.BadParameter("--kv needs a model in this process: leave out --base-url")
+    with memory.mount(in_process(place.model or ""), [full_id(memory, one) for one in kv]) as mounted:
+        yield mounted
 
 
 def _lines() -> Iterator[str]:
@@ -123,20 +167,23 @@ class _Talk:
 
     def _reply(self, said: str, model: LanguageModel) -> None:
         """The model's, which sees what memory holds; both sides are stored at once."""
-        made = self._context(said)
+        made = self._context(said) if self._budget else None
         self._memory.add(said, **self._who.writes())
         self._turns.append({"role": "user", "content": said})
-        reply = model.complete([*made.messages, *self._turns[-TURNS:]]).text
+        start = time.perf_counter()
+        reply = model.complete([*(made.messages if made else ()), *self._turns[-TURNS:]]).text
+        seconds = time.perf_counter() - start
         self._turns.append({"role": "assistant", "content": reply})
         self._memory.add({"role": "assistant", "content": reply}, **self._who.writes())
-        self._tell({"said": said, "reply": reply, "context": made}, lambda: self._show(reply, made))
+        value = {"said": said, "reply": reply, "context": made, "seconds": seconds}
+        self._tell(value, lambda: self._show(reply, made))
 
     def _context(self, question: str) -> Context:
-        return self._memory.context(question, **self._who.reads(), budget=self._budget)
+        return self._memory.context(question, **self._who.reads(), budget=self._budget or DEFAULT_BUDGET)
 
-    def _show(self, text: str, made: Context) -> None:
+    def _show(self, text: str, made: Context | None) -> None:
         console().print(safe(text))
-        console().print(f"seen: {summary(made)}", style="dim")
+        console().print(f"seen: {summary(made) if made else 'what is mounted'}", style="dim")
 
     def _tell(self, value: dict[str, Any], show: Callable[[], None]) -> None:
         if self._json:

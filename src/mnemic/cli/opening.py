@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from mnemic.cli.output import note
 if TYPE_CHECKING:
     from mnemic.memory import Memory
     from mnemic.models.base import Embedder, LanguageModel
+    from mnemic.models.local import LocalModel
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +68,10 @@ class Place:
     def make_model(self) -> LanguageModel | None:
         if self.model is None:
             return None
+        from mnemic.models.registry import runs_here
+
+        if self.base_url is None and runs_here(self.model):
+            return in_process(self.model)
         from mnemic.models.openai_model import OpenAIModel
 
         key = os.environ.get("OPENAI_API_KEY")
@@ -96,6 +102,14 @@ def key_from_environment(prefix: str = "MNEMIC") -> str | Path | None:
     if file and passphrase:
         raise typer.BadParameter(f"{prefix}_KEY_FILE and {prefix}_PASSPHRASE are both set; unset one")
     return Path(file).expanduser() if file else passphrase or None
+
+
+@cache
+def in_process(name: str) -> LocalModel:
+    """A model of this process, loaded once however often it is asked for."""
+    from mnemic.models.registry import load_model
+
+    return load_model(name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -82,7 +82,8 @@ Model = Annotated[
         "-m",
         envvar="MNEMIC_MODEL",
         metavar="NAME",
-        help="A language model of the endpoint. Without one, answers are quoted from memory.",
+        help="A language model: smollm2 (in this process), a model's folder, or one of the endpoint. Without "
+        "one, answers are quoted from memory.",
         rich_help_panel=_MODELS,
         show_default=False,
     ),

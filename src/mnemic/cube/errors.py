@@ -11,12 +11,14 @@ MnemicError
 │   ├── InvalidFilter         `where` names an unknown field or operator
 │   ├── ScopeRequired         a read or write names no user and no agent
 │   ├── InvalidFile           a file is not what it was said to be, or is damaged
-│   └── IncompatibleMemory    a memory belongs to another model, layer or configuration
+│   ├── IncompatibleMemory    a memory belongs to another model, layer or configuration
+│   └── PromptMismatch        a prompt does not begin with the memory that is mounted
 ├── DumpError                 a dump cannot be read; nothing was loaded
 │   ├── DumpDamaged           it was cut short, altered, or is something else
 │   └── DumpTooNew            written by a later mnemic
 ├── IdempotencyConflict       the caller's id is taken by other content
 ├── NotFound                  no such cube, version, change or file
+├── StaleMemory               what a memory was made from was changed, deleted, erased or has expired
 ├── Frozen                    the cube may not be changed until it is thawed
 ├── ChangedSince              an undo would take back more than it was asked to
 ├── VaultError                the vault cannot be opened or written
@@ -32,6 +34,9 @@ MnemicError
 ├── EmbedderMismatch          the vault's vectors come from another embedder
 ├── ModelError                an embedder or language model failed or answered badly
 ├── MemoryDivergedError       a memory that learns while it reads went wrong; it brings back a good state
+├── ModelBusy                 another thread has memories mounted on this model
+├── Unsupported               a model, or a way of running it, that cannot be served exactly
+│   └── UnsupportedModel      a kind of layer, or of positions
 └── MissingExtra              an optional part is not installed
 """
 
@@ -75,11 +80,23 @@ class ScopeRequired(InvalidInput):
 
 
 class InvalidFile(InvalidInput):
-    """An import file is not what it was said to be."""
+    """A file is not what it was said to be, or is damaged."""
 
 
 class IncompatibleMemory(InvalidInput):
-    """A state, cache or adapter belongs to another model, layer or configuration."""
+    """A state, cache or adapter belongs to another model, layer or configuration.
+
+    part: what differs ("weights", "tokenizer", "stack" …); expected: what it was made with; found: what is
+    here.
+    """
+
+    def __init__(self, message: str, *, part: str = "", expected: str = "", found: str = "") -> None:
+        super().__init__(message)
+        self.part, self.expected, self.found = part, expected, found
+
+
+class PromptMismatch(InvalidInput):
+    """A prompt does not begin with the memory that is mounted."""
 
 
 class DumpError(MnemicError):
@@ -100,6 +117,10 @@ class IdempotencyConflict(MnemicError):
 
 class NotFound(MnemicError, LookupError):
     """No such cube, version, change or file."""
+
+
+class StaleMemory(MnemicError):
+    """What a memory was made from was changed, deleted, erased or has expired; it is not served any more."""
 
 
 class Frozen(MnemicError):
@@ -167,6 +188,18 @@ class MemoryDivergedError(MnemicError, ArithmeticError):
     def __init__(self, message: str, *, state: Any, tokens: int) -> None:
         super().__init__(message)
         self.state, self.tokens = state, tokens
+
+
+class ModelBusy(MnemicError):
+    """Another thread has memories mounted on this model."""
+
+
+class Unsupported(MnemicError):
+    """A model, or a way of running it, that cannot be served exactly."""
+
+
+class UnsupportedModel(Unsupported):
+    """A kind of layer, or of positions, that is not known here."""
 
 
 class MissingExtra(MnemicError, ImportError):

@@ -8,9 +8,10 @@ from importlib.util import find_spec
 from typing import Any, Final
 
 from mnemic.cube.checks import require_count, require_extra, require_positive
-from mnemic.cube.errors import InvalidInput, InvalidOption, InvalidText, ModelError
+from mnemic.cube.errors import InvalidOption, ModelError
 from mnemic.models.base import Completion, Usage
 from mnemic.models.endpoint import OPENAI_URL, Endpoint, Rejected
+from mnemic.models.messages import check_messages, check_sampling
 from mnemic.models.structured import Unsatisfied, check_schema, instruction, read_json
 from mnemic.models.tokens import TokenCounter, estimate_tokens
 
@@ -156,14 +157,9 @@ class OpenAIModel:
     def _body(
         self, messages: Sequence[Mapping[str, str]], max_tokens: int, temperature: float, stop: Sequence[str]
     ) -> dict[str, Any]:
-        require_count(max_tokens=max_tokens)
-        if temperature != 0:
-            require_positive(temperature=temperature)
-        body = {"model": self.endpoint.model, "messages": _check_messages(messages), "max_tokens": max_tokens}
+        check_sampling(max_tokens, temperature, stop)
+        body = {"model": self.endpoint.model, "messages": check_messages(messages), "max_tokens": max_tokens}
         body["temperature"] = temperature
-        listed = isinstance(stop, Sequence) and not isinstance(stop, str)
-        if not listed or any(not isinstance(word, str) or not word for word in stop):
-            raise InvalidOption(f"stop must be a list of non-empty texts, got {stop!r:.80}")
         return body | ({"stop": list(stop)} if stop else {})
 
     def _ask(self, body: dict[str, Any], schema: Mapping[str, Any] | None) -> tuple[str, str | None, Usage]:
@@ -271,24 +267,6 @@ def _adapted(
         return sent | {"response_format": {"type": form, "json_schema": wrapped}}
     sent["messages"] = [{"role": "system", "content": instruction(schema)}, *sent["messages"]]
     return sent | ({"response_format": {"type": form}} if form == "json_object" else {})
-
-
-def _check_messages(messages: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
-    advice = 'messages must be a non-empty list such as [{"role": "user", "content": "…"}]'
-    if isinstance(messages, str | bytes | Mapping) or not isinstance(messages, Sequence) or not messages:
-        raise InvalidOption(f"{advice}, got {messages!r:.80}")
-    for position, message in enumerate(messages):
-        if not isinstance(message, Mapping):
-            raise InvalidOption(f"{advice}; messages[{position}] is {type(message).__name__}")
-        for field in ("role", "content"):
-            value = message.get(field)
-            if not isinstance(value, str):
-                raise InvalidInput(f"{advice}; messages[{position}] has {field}={value!r:.80}")
-            try:
-                value.encode()
-            except UnicodeEncodeError as error:
-                raise InvalidText(f"messages[{position}] is not valid Unicode ({error.reason})") from None
-    return [dict(message) for message in messages]
 
 
 def _delta(event: Mapping[str, Any]) -> str:

@@ -1,18 +1,27 @@
-"""Embedders by name: the one table where a string names code."""
+"""Embedders and language models by name: the one place where a string names their code."""
 
 from __future__ import annotations
 
 import importlib
+import os
 from functools import cache
-from typing import Any, Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
+from mnemic.cube.checks import require_extra
 from mnemic.cube.errors import InvalidOption
 from mnemic.models.base import Embedder
+
+if TYPE_CHECKING:
+    from mnemic.models.local import LocalModel
 
 EMBEDDERS: Final[dict[str, str]] = {
     "static": "mnemic.models.static:StaticEmbedder",
     "minilm": "mnemic.models.minilm:MiniLM",
     "openai": "mnemic.models.openai_embedder:OpenAIEmbedder",
+}
+LANGUAGE_MODELS: Final[dict[str, str]] = {  # that run in this process: where each one's folder is
+    "smollm2": "mnemic.models.smollm2:folder",
 }
 
 
@@ -86,8 +95,38 @@ def _built_in(name: str) -> Any:
     return _resolve(name)()
 
 
+def runs_here(spec: str) -> bool:
+    """Whether `spec` is a language model that `load_model` loads: one of the table, or a model's folder."""
+    return spec in LANGUAGE_MODELS or (Path(spec).expanduser() / "config.json").is_file()
+
+
+def load_model(spec: str | os.PathLike[str] = "smollm2", *, dtype: str = "float32") -> LocalModel:
+    """A language model in this process, with its tokenizer: "smollm2", or a transformers folder by path.
+
+    dtype: float32 (exact, the default), bfloat16 or float16 (half the memory). A new object at each call.
+    Costs: importing torch (seconds), then under a second for SmolLM2, half a minute the first time ever.
+    Raises MissingExtra with the pip command, InvalidOption that lists what there is, ModelError.
+    """
+    if isinstance(spec, str) and spec not in LANGUAGE_MODELS and not runs_here(spec):
+        raise InvalidOption(
+            f"model={spec!r:.80} is unknown. There are: "
+            f"{', '.join(map(repr, LANGUAGE_MODELS))}, or the folder of a transformers model"
+        )
+    for module in ("torch", "transformers"):
+        require_extra(module, extra="torch")
+    from mnemic.models.local import LocalModel
+
+    if isinstance(spec, str) and spec in LANGUAGE_MODELS:
+        return LocalModel.read(_named(LANGUAGE_MODELS[spec])(), name=spec, dtype=dtype)
+    return LocalModel.read(spec, dtype=dtype)
+
+
 def _resolve(name: str) -> Any:
-    module, _, attribute = EMBEDDERS[name].partition(":")
+    return _named(EMBEDDERS[name])
+
+
+def _named(code: str) -> Any:
+    module, _, attribute = code.partition(":")
     return getattr(importlib.import_module(module), attribute)
 
 

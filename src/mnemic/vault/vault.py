@@ -14,8 +14,8 @@ import sqlalchemy as sa
 
 from mnemic.cube.errors import IdempotencyConflict, InvalidOption, NotFound
 from mnemic.cube.ids import id_bytes, id_text, new_ids
-from mnemic.cube.model import Blob, MemCube, Origin, Scope, check_scope_field
-from mnemic.vault import lineage, log, reading, tables, undoing, writing
+from mnemic.cube.model import Blob, Kind, MemCube, Origin, Scope, check_scope_field
+from mnemic.vault import currency, kinds, lineage, log, reading, tables, undoing, writing
 from mnemic.vault.blobs import Blobs, Hashed, Source, pieces
 from mnemic.vault.changes import LoggedChange, changes_after, changes_of
 from mnemic.vault.codec import (
@@ -721,6 +721,22 @@ class Snapshot:
     def stale_at(self, space: int, moment: int) -> frozenset[bytes]:
         """The derived cubes that were not current at a moment in the past. O(citations of the space)."""
         return frozenset(lineage.stale_at(self._transaction, self._tenant, space, moment))
+
+    def citations(self, cubes: Sequence[str]) -> list[currency.Citation]:
+        """The current states of these cubes, as a derived cube cites them. Raises NotFound."""
+        return currency.citations(self._transaction, self._tenant, cubes)
+
+    def why_not_current(self, cube: str) -> str | None:
+        """Why a cube may not be served, in a clause; None: it may. O(cubes it rests on)."""
+        return currency.why_not_current(self._transaction, self._tenant, cube)
+
+    def require_current(self, cube: str) -> None:
+        """Raises StaleMemory, which says why, unless the cube may be served."""
+        currency.require_current(self._transaction, self._tenant, cube)
+
+    def live_of_kind(self, space: int, kind: Kind) -> list[MemCube]:
+        """Live heads of one kind, in seq order. O(versions of the space), in the database."""
+        return self.cubes(space, kinds.live_of_kind(self._transaction, self._tenant, space, kind))
 
     def pending(
         self, space: int, model: int, *, after: int = 0, limit: int = 1000

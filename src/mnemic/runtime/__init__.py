@@ -1,0 +1,1 @@
+"""A model with memories mounted. Imports torch."""

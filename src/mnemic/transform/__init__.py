@@ -1,0 +1,1 @@
+"""What becomes what: one file per pair of kinds."""
