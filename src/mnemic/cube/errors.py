@@ -32,6 +32,10 @@ MnemicError
 ├── EmbedderMismatch          the vault's vectors come from another embedder
 ├── ModelError                an embedder or language model failed or answered badly
 ├── MemoryDivergedError       a memory that learns while it reads went wrong; it brings back a good state
+├── Unsupported               a model, or a way of running it, that cannot be served exactly
+│   ├── UnsupportedModel      a kind of layer, or of positions, or a compiled model
+│   ├── UnsupportedAttention  an attention implementation other than sdpa
+│   └── UnsupportedGeneration a way of generating that rolls the cache back, or trains through it
 └── MissingExtra              an optional part is not installed
 """
 
@@ -167,6 +171,22 @@ class MemoryDivergedError(MnemicError, ArithmeticError):
     def __init__(self, message: str, *, state: Any, tokens: int) -> None:
         super().__init__(message)
         self.state, self.tokens = state, tokens
+
+
+class Unsupported(MnemicError):
+    """A model, or a way of running it, that cannot be served exactly."""
+
+
+class UnsupportedModel(Unsupported):
+    """A kind of layer, or of positions, that is not known here, or a compiled model."""
+
+
+class UnsupportedAttention(Unsupported):
+    """Keys and values under a policy may only go into scaled_dot_product_attention."""
+
+
+class UnsupportedGeneration(Unsupported):
+    """A way of generating that rolls an evicting cache back, or trains through it."""
 
 
 class MissingExtra(MnemicError, ImportError):
