@@ -135,7 +135,13 @@ def test_a_prefill_policy_hands_over_to_a_decode_policy() -> None:
 
 def test_compress_is_what_the_policy_would_have_done_in_the_prompt() -> None:
     model, ids = llama(), text(1, 90)
-    for policy in (SnapKV(budget=0.3, window=8), TaskKV(budget=0.5, window=8, sinks=2, recent=4)):
+    options: dict[str, Any] = {"budget": 0.3, "window": 8}
+    for policy in (
+        SnapKV(**options),
+        TaskKV(budget=0.7, window=8, sinks=2, recent=4),
+        TOVA(**options, protect_prompt=False),
+        RandomEviction(**options, protect_prompt=False),
+    ):
         during = policy.cache(model)
         run(model, ids, during, [90])
         after = FullCache(queries=8).cache(model)
@@ -144,12 +150,30 @@ def test_compress_is_what_the_policy_would_have_done_in_the_prompt() -> None:
         assert held(after) == held(during)
         more = text(1, 5, seed=5)
         assert torch.equal(run(model, more, after, [1] * 5), run(model, more, during, [1] * 5))
+    seen = H2O(budget=1 << 40).cache(model)
+    during = H2O(**options, protect_prompt=False).cache(model)
+    for cache in (seen, during):
+        run(model, ids, cache, [90])
+    seen.compress(H2O(**options, protect_prompt=False))
+    assert held(seen) == held(during)
     late = FullCache().cache(model)
     run(model, ids, late, [90])
     with pytest.raises(InvalidOption, match="queries=8"):
         late.compress(SnapKV(budget=0.3, window=8))
     with pytest.raises(InvalidOption, match="as it happens"):
         late.compress(H2O(budget=20, window=8))
+
+
+def test_a_cache_can_go_on_under_another_policy() -> None:
+    model, ids, more = llama(), text(1, 60), text(1, 40, seed=2)
+    policy = LazyEviction(budget=24, window=8, protect_prompt=False)
+    switched, expected = FullCache().cache(model), policy.cache(model)
+    run(model, ids, switched, [60])
+    switched.go_on_under(policy)
+    switched.compress(policy)
+    run(model, ids, expected, [60])
+    assert torch.equal(run(model, more, switched, [1] * 40), run(model, more, expected, [1] * 40))
+    assert held(switched) == held(expected)
 
 
 def test_ties_fall_to_the_newer_token() -> None:

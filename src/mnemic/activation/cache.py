@@ -88,16 +88,17 @@ class PolicyCache(Cache):  # type: ignore[misc]  # transformers is not checked
     def compress(self, policy: Policy) -> None:
         """Evict once, now, by `policy`; generation goes on under the cache's own.
 
-        What looks at a prompt's last rows (SnapKV, TaskKV) needs them kept: `FullCache(queries=…)`. Raises
-        InvalidOption, before anything is evicted, for a policy that must see every row.
+        What looks at a prompt's last rows (SnapKV, TaskKV, TOVA) needs them kept: `FullCache(queries=…)`. What
+        must see every row (H2O, LazyEviction) works on a cache made by a policy of its own kind. Else raises
+        InvalidOption, before anything is evicted.
         """
-        if policy.needs.prompt or policy.needs.step:
-            raise InvalidOption(
-                f"{type(policy).__name__} reads attention as it happens. Let it see the prompt: "
-                f"{type(policy).__name__}(…).cache(model)"
-            )
         for layer in self.policy_layers():
             layer.compress(policy)
+
+    def go_on_under(self, *policies: Policy) -> None:
+        """Evict by other policies from here on: after a prompt read under `FullCache`, for example."""
+        for layer in self.policy_layers():
+            layer.go_on_under(policies)
 
     def recall(self, positions: Sequence[int] | None = None) -> int:
         """Bring tokens that were demoted back into memory (all, or those at these positions).

@@ -420,11 +420,17 @@ class PolicyLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers is not
         self.events += 1
 
     def compress(self, policy: Policy) -> None:
-        """Let a policy that needs no rows choose once, between calls."""
+        """Let a policy choose once, between calls. Raises InvalidOption if it had to see what is over."""
         if self.tail is None:
             return
         state = policy.init_state(self)
-        self._slots, self.head_state = self._slots | state.slots, self.head_state | state.heads
+        fresh = [name for name in state.slots if name not in self._slots]
+        if fresh and (policy.needs.prompt or (policy.needs.step and not policy.needs.looked)):
+            raise InvalidOption(
+                f"{type(policy).__name__} reads attention as it happens. Let it see the prompt: "
+                f"{type(policy).__name__}(…).cache(model)"
+            )
+        self._slots, self.head_state = state.slots | self._slots, state.heads | self.head_state
         self._fit_state()
         self.forced = True
         try:
@@ -432,10 +438,21 @@ class PolicyLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers is not
                 self.keep(keep)
         finally:
             self.forced, self._look = False, None
-            for name in state.slots:
-                self._slots.pop(name, None)
-            for name in state.heads:
-                self.head_state.pop(name, None)
+            self._slots = {name: each for name, each in self._slots.items() if name not in fresh}
+
+    def go_on_under(self, policies: Sequence[Policy]) -> None:
+        """From here on by these policies; state that they do not share with the old ones starts anew."""
+        self.policies = tuple(policies)
+        if self.tail is None:
+            return
+        slots: dict[str, Tensor] = {}
+        heads: dict[str, Tensor] = {}
+        for policy in self.policies:
+            state = policy.init_state(self)
+            slots, heads = slots | state.slots, heads | state.heads
+        self._slots = {name: self._slots.get(name, each) for name, each in slots.items()}
+        self.head_state = {name: self.head_state.get(name, each) for name, each in heads.items()}
+        self._fit_state()
 
     def recall(self, pos: Tensor | None) -> int:
         """Bring demoted tokens back to where their positions put them; how many, over all rows."""

@@ -65,7 +65,8 @@ class TOVA:
             return None
         recent = self.window if self.recent is None else self.recent
         valid, stay, budgets = room(layer, self.budget, newest=recent, protect_prompt=self.protect_prompt)
-        return keep_best(layer.slots["tova_row"], stay, valid, budgets)
+        row = group_rows(layer.apart(1), self.aggregate)[:, :, 0] if layer.forced else layer.slots["tova_row"]
+        return keep_best(row, stay, valid, budgets)
 
     def cache(self, model: Any, *, then: Policy | None = None, demote: Tier | None = None) -> PolicyCache:
         """A fresh cache for one generation of `model`; `then`: the policy that goes on from there."""
