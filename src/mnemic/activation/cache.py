@@ -88,9 +88,9 @@ class PolicyCache(Cache):  # type: ignore[misc]  # transformers is not checked
     def compress(self, policy: Policy) -> None:
         """Evict once, now, by `policy`; generation goes on under the cache's own.
 
-        What looks at a prompt's last rows (SnapKV, TaskKV, TOVA) needs them kept: `FullCache(queries=…)`. What
-        must see every row (H2O, LazyEviction) works on a cache made by a policy of its own kind. Else raises
-        InvalidOption, before anything is evicted.
+        What looks at a prompt's last rows (SnapKV, TaskKV, TOVA) needs them kept: `FullCache(queries=…)`.
+        What must see every row (H2O, LazyEviction) works on a cache made by a policy of its own kind. Else
+        raises InvalidOption, before anything is evicted.
         """
         for layer in self.policy_layers():
             layer.compress(policy)
@@ -212,12 +212,12 @@ def _distinct_bytes(tensors: Sequence[Tensor]) -> int:
 
 
 def _layer_report(layer: PolicyLayer) -> LayerReport:
-    empty = layer.tail is None or layer.evicted is None
+    empty = not layer.seen
     return LayerReport(
         layer=layer.layer_idx,
         kind="full_attention",
         kept=[] if empty else layer.counts().tolist(),
-        evicted=[] if layer.evicted is None else layer.evicted.tolist(),
+        evicted=[] if empty else layer.evicted().tolist(),
         prompt=[] if empty else ((layer.positions() < layer.prompt) & layer.valid()).sum(-1).tolist(),
         demoted=0 if layer.demoted is None else layer.demoted.held_tokens(),
         events=layer.events,

@@ -20,7 +20,7 @@ def rhythm_markdown(found: Found, *, command: str) -> str:
     ]
     said = (
         "Share of scheduled looks after step 600 whose slot was still held (new: of the newer conditions, "
-        "after step 1,300); mean and half the range over seeds. Budget 160, window 64, so 224 slots are the most."
+        "after step 1,300); mean and half the range over seeds. Budget 160, window 64: 224 slots at most."
     )
     mean = {name: {c: float(np.mean(cells[c])) for c in columns} for name, cells in found.items()}
     lazy, last, h2o, code = (mean[n] for n in ("lazy, gated", "last use alone", "h2o", "lazy, code"))
