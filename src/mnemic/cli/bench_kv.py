@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mnemic.cli.progress import Steps
+
 if TYPE_CHECKING:
     from mnemic.bench.kv.items import Item
 
@@ -21,7 +23,7 @@ app = typer.Typer(
     help="Measure cache policies: quality, rhythm, heads, speed. Needs [torch].",
 )
 
-Model = Annotated[str, typer.Option(help='"smollm2", or the folder of a transformers model.')]
+Model = Annotated[Path, typer.Option("--model", help="The folder of a transformers model.")]
 Data = Annotated[
     Path | None,
     typer.Option(
@@ -46,8 +48,8 @@ Budgets = Annotated[
 
 @app.command()
 def quality(
+    model: Model,
     data: Data = None,
-    model: Model = "smollm2",
     family: Annotated[list[str] | None, typer.Option("--family", help="Only these, repeatable.")] = None,
     budget: Budgets = None,
     items: Items = 8,
@@ -62,7 +64,7 @@ def quality(
 
     Writes items.json (for kvpress, in its own environment), kv.jsonl, kv.json, kv.md and kv.svg to --out.
 
-    mnemic bench kv quality --data DIR --items 8 --length 512
+    mnemic bench kv quality --model DIR --data DIR --items 8 --length 512
     """
     from mnemic.bench.kv.agree import agreement
     from mnemic.bench.kv.items import FAMILIES, Sources, make_items, write_items
@@ -110,8 +112,8 @@ def rhythm(
 
 @app.command()
 def reasoning(
+    model: Model,
     data: Data = None,
-    model: Model = "smollm2",
     items: Items = 4,
     prompts: Annotated[int, typer.Option(min=1, help="GSM8K prompts to generate from.")] = 20,
     new_tokens: Annotated[int, typer.Option(min=1, help="Tokens to generate from each.")] = 200,
@@ -120,7 +122,7 @@ def reasoning(
 ) -> None:
     """LazyEviction on real attention: the mass that each policy retains on MATH-500, and whole generations.
 
-    mnemic bench kv reasoning --data DIR --items 4
+    mnemic bench kv reasoning --model DIR --data DIR --items 4
     """
     from mnemic.bench.kv.items import Sources, make_items
     from mnemic.bench.kv.reasoning import end_to_end, retained_mass
@@ -144,8 +146,8 @@ def reasoning(
 
 @app.command()
 def heads(
+    model: Model,
     data: Data = None,
-    model: Model = "smollm2",
     items: Items = 6,
     length: Length = 400,
     out: Out = Path("bench-results"),
@@ -155,7 +157,7 @@ def heads(
 
     Writes kv-heads.svg too: how often each head kept everything.
 
-    mnemic bench kv heads --data DIR --items 6
+    mnemic bench kv heads --model DIR --data DIR --items 6
     """
     from mnemic.bench.kv.heads import families, reread, task_dependence
     from mnemic.bench.kv.plot import map_svg
@@ -176,7 +178,7 @@ def heads(
 
 @app.command()
 def speed(
-    model: Model = "smollm2",
+    model: Model,
     length: Annotated[
         list[int] | None, typer.Option("--length", help="Repeatable. Default: 2048, 8192.")
     ] = None,
@@ -188,7 +190,7 @@ def speed(
 ) -> None:
     """Tokens a second of decoding against the stock cache, in alternating rounds.
 
-    mnemic bench kv speed --length 2048 --length 8192
+    mnemic bench kv speed --model DIR --length 2048 --length 8192
     """
     from mnemic.bench.kv.plot import Line, lines_svg
     from mnemic.bench.kv.speed import decode
@@ -208,11 +210,22 @@ def speed(
     )
 
 
-def _model(spec: str, dtype: str = "float32") -> tuple[Any, Callable[[str], list[int]]]:
-    from mnemic.models.registry import load_model
+def _model(spec: Path, dtype: str = "float32") -> tuple[Any, Callable[[str], list[int]]]:
+    """A model and its tokenizer's encoding, from files alone."""
+    from mnemic.cube.checks import require_extra
+    from mnemic.cube.errors import InvalidOption
 
-    loaded = load_model(spec, dtype=dtype)
-    return loaded.model, loaded.encode
+    if not (spec / "config.json").is_file():
+        raise InvalidOption(
+            f"--model {spec} is not the folder of a transformers model: it has no config.json"
+        )
+    torch, transformers = require_extra("torch", extra="torch"), require_extra("transformers", extra="torch")
+    if dtype not in ("float32", "bfloat16"):
+        raise InvalidOption(f"--dtype must be float32 or bfloat16, got {dtype!r:.80}")
+    options = {"local_files_only": True, "trust_remote_code": False}
+    tokenizer = transformers.AutoTokenizer.from_pretrained(spec, **options)
+    model = transformers.AutoModelForCausalLM.from_pretrained(spec, dtype=getattr(torch, dtype), **options)
+    return model.eval(), lambda text: list(tokenizer.encode(text, add_special_tokens=False))
 
 
 def _folder(data: Path | None) -> Path:
@@ -255,9 +268,9 @@ def _command(name: str) -> str:
     words = iter(sys.argv[sys.argv.index(name) + 1 :] if name in sys.argv else [])
     kept = []
     for word in words:
-        if word in ("--data", "--out", "--kvpress"):
+        if word in ("--model", "--data", "--out", "--kvpress"):
             next(words, None)
-            kept += ["--data", "DIR"] if word == "--data" else []
+            kept += [] if word == "--out" else [word, "DIR"]
         elif word != "--json":
             kept.append(word)
     return " ".join(["mnemic bench kv", name, *map(shlex.quote, kept)])
@@ -271,12 +284,5 @@ def _machine() -> str:
 
 @contextmanager
 def _progress(steps: int) -> Iterator[Callable[[str], None]]:
-    """A bar on standard error that moves by one for each piece of work, and names it."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
-
-    from mnemic.cli.output import console
-
-    columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console(stderr=True)) as bar:
-        task = bar.add_task("starting", total=steps)
-        yield lambda name: bar.update(task, description=name, advance=1)
+    with Steps(steps) as report:
+        yield lambda name: report(name, "done")

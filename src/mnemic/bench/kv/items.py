@@ -186,7 +186,8 @@ def _locomo(sources: Sources, encode: Encode, length: int, count: int, rng: rand
         places = {name: place for place, (name, _) in enumerate(turns)}
         question = rng.choice([q for q in dialogue["qa"] if q.get("category") == 4 and q.get("answer")])
         evidence = [places[name] for name in question["evidence"] if name in places]
-        if not evidence:
+        answer = encode(f" {question['answer']}")
+        if not evidence or len(answer) < 3:
             continue
         first = max(0, evidence[0] - rng.randrange(2, 8))
         lines, tokens = [], 0
@@ -200,7 +201,7 @@ def _locomo(sources: Sources, encode: Encode, length: int, count: int, rng: rand
             family="locomo",
             name=f"locomo-{made}",
             prompt=encode(asked),
-            answer=encode(f" {question['answer']}"),
+            answer=answer,
         )
         made += 1
         yield item
