@@ -202,8 +202,10 @@ class PolicyLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers is not
         k, v = self.store.dense(self.expand)
         if handle_shape[1] != k.shape[1]:  # the call came through repeat_kv
             k, v = (t.repeat_interleave(handle_shape[1] // t.shape[1], 1) for t in (k, v))
-        options = {"is_causal": call.causal, "scale": call.scale, "enable_gqa": call.enable_gqa}
-        return F.scaled_dot_product_attention(query, k, v, attn_mask=call.mask, **options)
+        mask, causal, grouped = call.mask, call.causal, call.enable_gqa
+        return F.scaled_dot_product_attention(
+            query, k, v, mask, is_causal=causal, scale=call.scale, enable_gqa=grouped
+        )
 
     def _merged(self, rows: Tensor, visible: Visible, scale: float) -> Tensor:
         parts = self.store.parts(rows, visible, scale)

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mnemic.activation.cache import policy_cache
 from mnemic.activation.full import FullCache
 from mnemic.activation.h2o import H2O
 from mnemic.activation.lazy import LazyEviction
@@ -100,7 +101,7 @@ def _item(model: Any, item: Item, budgets: Sequence[float]) -> Iterator[Row]:
     for share in budgets:
         for name, policy in _policies(item, share).items():
             if item.decode:
-                cache = policy.cache(model)
+                cache = policy_cache([policy], model)
                 call(model, prompt, cache)
             else:
                 cache = (masses if policy.needs.prompt else start).clone()
@@ -119,8 +120,8 @@ def call(model: Any, ids: Tensor, cache: Any) -> Tensor:
 
 def answer_logits(model: Any, answer: Tensor, cache: Any, *, step: int) -> Tensor:
     """(A - 1, vocabulary): what was expected after each token of the answer but the last."""
-    parts = [call(model, part, cache) for part in answer[:, :-1].split(step, 1)]
-    return torch.cat(parts)
+    ids = answer[:, :-1]
+    return torch.cat([call(model, ids[:, at : at + step], cache) for at in range(0, ids.shape[1], step)])
 
 
 def _row(

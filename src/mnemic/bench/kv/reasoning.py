@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mnemic.activation.cache import policy_cache
 from mnemic.activation.full import FullCache
 from mnemic.activation.h2o import H2O
 from mnemic.activation.lazy import LazyEviction
@@ -99,7 +100,7 @@ def end_to_end(
             identical += int(torch.equal(model.generate(ids, past_key_values=roomy, **options), whole))
             answer = whole[:, len(prompt) :]
             for name, policy in policies.items():
-                cache = policy.cache(model)
+                cache = policy_cache([policy], model)
                 call(model, ids, cache)
                 logits = answer_logits(model, answer, cache, step=WINDOW)
                 losses[name].append(float(F.cross_entropy(logits, answer[0, 1:])))
