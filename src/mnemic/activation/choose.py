@@ -43,6 +43,8 @@ def keep_best(scores: Tensor, protected: Tensor, valid: Tensor, budgets: Tensor)
     Ties fall to the newer token. Protected slots stay even where they are more than the budget.
     O(B · H · S log S).
     """
+    if bool((valid.sum(-1) <= budgets).all()):
+        return None
     ranked = scores.float().masked_fill(~valid, -torch.inf).masked_fill(protected & valid, torch.inf)
     order = ranked.flip(-1).argsort(dim=-1, descending=True, stable=True)
     places = torch.arange(order.shape[-1], device=order.device).expand_as(order)
@@ -65,7 +67,7 @@ def share_out(mass: Tensor, total: Tensor, *, floor: Tensor, ceiling: Tensor, bu
 
     Heads whose budgets are equal lie in one segment, so rounding saves time in every step. total: (B,) tokens
     over the rows; floor, ceiling: (B, H). What rounding down leaves goes to the rows that lost most by it, in
-    whole buckets while they fit; the sum is never above `total`.
+    whole buckets while they fit, and the last of it to one row; the sum is never above `total`.
     """
     share = floor + (total[:, None] - floor.sum(1, keepdim=True)).clamp_min(0) * mass / mass.sum(
         1, keepdim=True
@@ -80,4 +82,6 @@ def share_out(mass: Tensor, total: Tensor, *, floor: Tensor, ceiling: Tensor, bu
         row = want.argmax(1, keepdim=True)
         fits = want.gather(1, row) > -torch.inf
         budgets = budgets.scatter_add(1, row, torch.where(fits, bucket, 0).to(budgets.dtype))
-    return budgets
+    left = (total - budgets.sum(1)).clamp_min(0)[:, None]
+    row = (share - budgets).masked_fill(budgets + left > ceiling, -torch.inf).argmax(1, keepdim=True)
+    return budgets.scatter_add(1, row, left).minimum(ceiling.long())

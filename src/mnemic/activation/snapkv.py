@@ -31,9 +31,9 @@ class SnapKV:
     budget: tokens a head (the window included), or a share of the prompt. Scores are the mean attention of
     the window's queries, averaged over `kernel` neighbours. A later call of several tokens is cut again.
 
-    adaptive: heads of a layer share budget · heads tokens in proportion to the attention that lies outside
-    the budget's best (Ada-KV's idea), each at least `floor` of its equal share, in multiples of 32 so that
-    heads share segments: ragged heads, whose bytes are really freed.
+    adaptive: heads of a layer share budget · heads tokens by how many of the layer's best tokens are theirs
+    (Ada-KV's idea), each at least `floor` of its equal share, in multiples of 32 (or of an eighth of the
+    budget, if that is less) so that heads share segments: ragged heads, whose bytes are really freed.
     """
 
     budget: int | float
@@ -82,8 +82,9 @@ class SnapKV:
         free = (total - stay.sum((1, 2))).clamp_min(0)
         best = apart.flatten(1).argsort(dim=-1, descending=True, stable=True).argsort(-1) < free[:, None]
         mass = (best.view_as(apart) & valid).sum(-1).float()
+        bucket = max(1, min(32, int(budgets.min()) // 8))
         floor = torch.minimum((budgets * self.floor).long().maximum(stay.sum(-1)), counts).minimum(budgets)
-        return share_out(mass, total, floor=floor, ceiling=counts, bucket=32)
+        return share_out(mass, total, floor=floor, ceiling=counts, bucket=bucket)
 
     def cache(self, model: Any, *, then: Policy | None = None, demote: Tier | None = None) -> PolicyCache:
         """A fresh cache for one generation of `model`; `then`: the policy that goes on from there."""
