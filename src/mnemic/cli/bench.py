@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mnemic.cli.bench_kv import app as kv_app
 from mnemic.cli.progress import Steps as _progress
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 app = typer.Typer(
     name="bench", no_args_is_help=True, help="Measure mnemic and other memories on the same questions."
 )
+app.add_typer(kv_app)
 
 Data = Annotated[
     Path | None,

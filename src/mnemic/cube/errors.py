@@ -36,7 +36,9 @@ MnemicError
 ├── MemoryDivergedError       a memory that learns while it reads went wrong; it brings back a good state
 ├── ModelBusy                 another thread has memories mounted on this model
 ├── Unsupported               a model, or a way of running it, that cannot be served exactly
-│   └── UnsupportedModel      a kind of layer, or of positions
+│   ├── UnsupportedModel      a kind of layer, or of positions, or a compiled model
+│   ├── UnsupportedAttention  an attention implementation other than sdpa
+│   └── UnsupportedGeneration a way of generating that rolls the cache back, or trains through it
 └── MissingExtra              an optional part is not installed
 """
 
@@ -199,7 +201,15 @@ class Unsupported(MnemicError):
 
 
 class UnsupportedModel(Unsupported):
-    """A kind of layer, or of positions, that is not known here."""
+    """A kind of layer, or of positions, that is not known here, or a compiled model."""
+
+
+class UnsupportedAttention(Unsupported):
+    """Keys and values under a policy may only go into scaled_dot_product_attention."""
+
+
+class UnsupportedGeneration(Unsupported):
+    """A way of generating that rolls an evicting cache back, or trains through it."""
 
 
 class MissingExtra(MnemicError, ImportError):

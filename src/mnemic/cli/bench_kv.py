@@ -1,0 +1,288 @@
+"""`mnemic bench kv`: cache policies on a real model, and the experiments of the papers they come from."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mnemic.cli.progress import Steps
+
+if TYPE_CHECKING:
+    from mnemic.bench.kv.items import Item
+
+app = typer.Typer(
+    name="kv",
+    no_args_is_help=True,
+    help="Measure cache policies: quality, rhythm, heads, speed. Needs [torch].",
+)
+
+Model = Annotated[Path, typer.Option("--model", help="The folder of a transformers model.")]
+Data = Annotated[
+    Path | None,
+    typer.Option(
+        "--data",
+        help="Folder with wikitext2_small, pi-llm, lazyeviction_reasoning, locomo.",
+        show_default=False,
+    ),
+]
+Out = Annotated[
+    Path, typer.Option("--out", help="Folder for results; a second run goes on where the first ended.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print the numbers as JSON instead of Markdown.")]
+Items = Annotated[int, typer.Option(min=1, help="Items of each kind.")]
+Length = Annotated[int, typer.Option(min=128, help="Tokens of a prompt.")]
+Budgets = Annotated[
+    list[float] | None,
+    typer.Option(
+        "--budget", help="Share of the tokens kept, repeatable. Default: 0.5, 0.25.", show_default=False
+    ),
+]
+
+
+@app.command()
+def quality(
+    model: Model,
+    data: Data = None,
+    family: Annotated[list[str] | None, typer.Option("--family", help="Only these, repeatable.")] = None,
+    budget: Budgets = None,
+    items: Items = 8,
+    length: Length = 512,
+    kvpress: Annotated[
+        Path | None, typer.Option(help="Folder that kvpress_run.py wrote its results to.")
+    ] = None,
+    out: Out = Path("bench-results"),
+    as_json: Json = False,
+) -> None:
+    """Every policy at equal budgets: needles, update streams, re-reading, dialogues, reasoning, perplexity.
+
+    Writes items.json (for kvpress, in its own environment), kv.jsonl, kv.json, kv.md and kv.svg to --out.
+
+    mnemic bench kv quality --model DIR --data DIR --items 8 --length 512
+    """
+    from mnemic.bench.kv.agree import agreement
+    from mnemic.bench.kv.items import FAMILIES, Sources, make_items, write_items
+    from mnemic.bench.kv.measure import measure
+    from mnemic.bench.kv.report import markdown, quality_svg, summarise
+
+    local, encode = _model(model)
+    chosen = make_items(
+        Sources(folder=_folder(data)), encode, families=family or list(FAMILIES), length=length, count=items
+    )
+    out.mkdir(parents=True, exist_ok=True)
+    write_items(chosen, out / "items.json")
+    shares = budget or [0.5, 0.25]
+    with _progress(len(chosen)) as report:
+        rows = measure(local, chosen, shares, out / "kv.jsonl", report)
+    peers: list[dict[str, Any]] = []
+    notes = [f"{items} items of each family, prompts of about {length} tokens, {_machine()}."]
+    if kvpress is not None:
+        agreed, note = agreement(local, chosen, kvpress)
+        notes.append(note)
+        if agreed:
+            peers = [json.loads(line) for line in (kvpress / "kvpress.jsonl").read_text().splitlines()]
+    found = summarise(rows, peers)
+    (out / "kv.svg").write_text(quality_svg(found))
+    _leave(out, "kv", found, markdown(found, command=_command("quality"), notes=notes), as_json)
+
+
+@app.command()
+def rhythm(
+    seed: Annotated[list[int] | None, typer.Option("--seed", help="Repeatable. Default: 0 and 1.")] = None,
+    out: Out = Path("bench-results"),
+    as_json: Json = False,
+) -> None:
+    """Synthetic recurrence: which policy holds what falls silent and comes back? Needs no model; a minute.
+
+    mnemic bench kv rhythm
+    """
+    from mnemic.bench.kv.rhythm import policies, run
+    from mnemic.bench.kv.tables import rhythm_markdown
+
+    with _progress(len(policies())) as report:
+        found = run(tuple(seed or (0, 1)), report)
+    _leave(out, "kv-rhythm", found, rhythm_markdown(found, command=_command("rhythm")), as_json)
+
+
+@app.command()
+def reasoning(
+    model: Model,
+    data: Data = None,
+    items: Items = 4,
+    prompts: Annotated[int, typer.Option(min=1, help="GSM8K prompts to generate from.")] = 20,
+    new_tokens: Annotated[int, typer.Option(min=1, help="Tokens to generate from each.")] = 200,
+    out: Out = Path("bench-results"),
+    as_json: Json = False,
+) -> None:
+    """LazyEviction on real attention: the mass that each policy retains on MATH-500, and whole generations.
+
+    mnemic bench kv reasoning --model DIR --data DIR --items 4
+    """
+    from mnemic.bench.kv.items import Sources, make_items
+    from mnemic.bench.kv.reasoning import end_to_end, retained_mass
+    from mnemic.bench.kv.tables import reasoning_markdown
+
+    local, encode = _model(model)
+    sources = Sources(folder=_folder(data))
+    texts = make_items(sources, encode, families=["reasoning"], length=600, count=items)
+    asked = [
+        encode(f"Question: {trace['question']}\nAnswer:")
+        for trace in sources.traces("gsm8k_test.jsonl")[:prompts]
+    ]
+    with _progress(len(texts) + len(asked)) as report:
+        found = {
+            "tokens": [len(item.prompt) + len(item.answer) for item in texts],
+            "mass": retained_mass(local, texts, [0.5, 0.25], report),
+            "end_to_end": end_to_end(local, asked, new_tokens=new_tokens, report=report),
+        }
+    _leave(out, "kv-reasoning", found, reasoning_markdown(found, command=_command("reasoning")), as_json)
+
+
+@app.command()
+def heads(
+    model: Model,
+    data: Data = None,
+    items: Items = 6,
+    length: Length = 400,
+    out: Out = Path("bench-results"),
+    as_json: Json = False,
+) -> None:
+    """Task-KV: are the chosen heads the right ones, do they depend on the task, what is each part worth?
+
+    Writes kv-heads.svg too: how often each head kept everything.
+
+    mnemic bench kv heads --model DIR --data DIR --items 6
+    """
+    from mnemic.bench.kv.heads import families, reread, task_dependence
+    from mnemic.bench.kv.plot import map_svg
+    from mnemic.bench.kv.tables import heads_markdown
+
+    local, encode = _model(model)
+    texts = _solved(Path(_folder(data)), encode, items, length)
+    with _progress(len(texts)) as report:
+        found = {
+            "reread": reread(local, texts, [0.4, 0.2], report),
+            "tasks": task_dependence(local, families(encode)),
+        }
+    out.mkdir(parents=True, exist_ok=True)
+    often = found["tasks"]["how often full"]
+    (out / "kv-heads.svg").write_text(map_svg(often, x="query head", y="layer"))
+    _leave(out, "kv-heads", found, heads_markdown(found, command=_command("heads")), as_json)
+
+
+@app.command()
+def speed(
+    model: Model,
+    length: Annotated[
+        list[int] | None, typer.Option("--length", help="Repeatable. Default: 2048, 8192.")
+    ] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Tokens in a round.")] = 24,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds, each with every policy once.")] = 5,
+    dtype: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
+    out: Out = Path("bench-results"),
+    as_json: Json = False,
+) -> None:
+    """Tokens a second of decoding against the stock cache, in alternating rounds.
+
+    mnemic bench kv speed --model DIR --length 2048 --length 8192
+    """
+    from mnemic.bench.kv.plot import Line, lines_svg
+    from mnemic.bench.kv.speed import decode
+    from mnemic.bench.kv.tables import speed_lines, speed_markdown
+
+    local, _ = _model(model, dtype)
+    lengths = length or [2048, 8192]
+    with _progress((1 + rounds) * len(lengths)) as report:
+        found = decode(
+            local, lengths, steps=steps, rounds=rounds, report=report, vocabulary=local.config.vocab_size
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    lines = [Line(name=name, points=points) for name, points in speed_lines(found).items()]
+    (out / "kv-speed.svg").write_text(lines_svg(lines, x="tokens of context", y="milliseconds a token"))
+    _leave(
+        out, "kv-speed", found, speed_markdown(found, command=_command("speed"), machine=_machine()), as_json
+    )
+
+
+def _model(spec: Path, dtype: str = "float32") -> tuple[Any, Callable[[str], list[int]]]:
+    """A model and its tokenizer's encoding, from files alone."""
+    from mnemic.cube.checks import require_extra
+    from mnemic.cube.errors import InvalidOption
+
+    if not (spec / "config.json").is_file():
+        raise InvalidOption(
+            f"--model {spec} is not the folder of a transformers model: it has no config.json"
+        )
+    torch, transformers = require_extra("torch", extra="torch"), require_extra("transformers", extra="torch")
+    if dtype not in ("float32", "bfloat16"):
+        raise InvalidOption(f"--dtype must be float32 or bfloat16, got {dtype!r:.80}")
+    options = {"local_files_only": True, "trust_remote_code": False}
+    tokenizer = transformers.AutoTokenizer.from_pretrained(spec, **options)
+    model = transformers.AutoModelForCausalLM.from_pretrained(spec, dtype=getattr(torch, dtype), **options)
+    return model.eval(), lambda text: list(tokenizer.encode(text, add_special_tokens=False))
+
+
+def _folder(data: Path | None) -> Path:
+    from mnemic.cube.errors import InvalidOption
+
+    if data is None:
+        raise InvalidOption(
+            "--data is missing: a folder that holds wikitext2_small, pi-llm, lazyeviction_reasoning, locomo"
+        )
+    return data
+
+
+def _solved(data: Path, encode: Callable[[str], list[int]], items: int, length: int) -> list[Item]:
+    """GSM8K questions with their solutions, one after the other; what is read again are tokens 40 to 120."""
+    from mnemic.bench.kv.items import Item, Sources
+
+    traces = Sources(folder=data).traces("gsm8k_test.jsonl")
+    ids: list[int] = []
+    made: list[Item] = []
+    for trace in traces:
+        ids += encode(f"Question: {trace['question']}\nAnswer: {trace['answer']}\n\n")
+        if len(ids) >= length:
+            name = f"gsm8k-{len(made)}"
+            made.append(Item(family="re-read", name=name, prompt=ids[:length], answer=ids[40:120]))
+            ids = []
+        if len(made) == items:
+            break
+    return made
+
+
+def _leave(out: Path, name: str, found: dict[str, Any], text: str, as_json: bool) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    (out / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n")
+    (out / f"{name}.md").write_text(text)
+    typer.echo(json.dumps(found, indent=1) if as_json else text)
+
+
+def _command(name: str) -> str:
+    """The command as it was given, without where its files lie."""
+    words = iter(sys.argv[sys.argv.index(name) + 1 :] if name in sys.argv else [])
+    kept = []
+    for word in words:
+        if word in ("--model", "--data", "--out", "--kvpress"):
+            next(words, None)
+            kept += [] if word == "--out" else [word, "DIR"]
+        elif word != "--json":
+            kept.append(word)
+    return " ".join(["mnemic bench kv", name, *map(shlex.quote, kept)])
+
+
+def _machine() -> str:
+    import torch
+
+    return f"{torch.get_num_threads()} threads, torch {torch.__version__}"
+
+
+@contextmanager
+def _progress(steps: int) -> Iterator[Callable[[str], None]]:
+    with Steps(steps) as report:
+        yield lambda name: report(name, "done")
