@@ -33,7 +33,7 @@ def markdown(
         if rows:
             parts += [
                 f"## {experiment.name}",
-                f"{experiment.about} {_setting(experiment)}",
+                f"{experiment.about.rstrip('.')}. {_setting(experiment)}",
                 _table(experiment, rows),
             ]
     return "\n\n".join(parts) + "\n"
