@@ -128,10 +128,10 @@ def heads_markdown(found: Found, *, command: str) -> str:
 def speed_markdown(found: Found, *, command: str, machine: str) -> str:
     rows = []
     for length, by_policy in found.items():
-        stock = np.array(by_policy["stock"]["tokens_per_s"])
+        stock = np.array(by_policy["stock"]["tokens_per_cpu_s"])
         for name, cells in by_policy.items():
             rate = np.array(cells["tokens_per_s"])
-            ratios = rate / stock
+            ratios = np.array(cells["tokens_per_cpu_s"]) / stock
             rows.append(
                 [
                     length,
@@ -141,7 +141,7 @@ def speed_markdown(found: Found, *, command: str, machine: str) -> str:
                     f"{cells['mb'][0]:.1f}",
                 ]
             )
-    header = ["context", "policy", "tokens/s", "of the stock cache, round by round", "MB"]
+    header = ["context", "policy", "tokens/s", "of the stock cache by processor time, round by round", "MB"]
     said = f"Median of rounds in which every policy decodes in turn; {machine}. Half of the prompt is kept."
     return _page("Speed of decoding", command, said, table(header, rows))
 
