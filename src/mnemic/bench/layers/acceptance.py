@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 from typing import Any
 
@@ -42,15 +43,16 @@ def demands(records: Records) -> list[Demand]:
     return [*mechanisms(), *trained(records)]
 
 
-def mechanisms() -> list[Demand]:
-    """What needs no training. Seconds."""
-    return [
+@cache
+def mechanisms() -> tuple[Demand, ...]:
+    """What needs no training: measured once a process, in some ten seconds."""
+    return (
         _features(),
         _forms("taylor"),
         *_decode(),
         *(_forms("mom", update=u) for u in _UPDATES),
         *_isolation(),
-    ]
+    )
 
 
 _UPDATES = ("linear", "retention", "gla", "delta", "gated_delta")
