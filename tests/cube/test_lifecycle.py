@@ -21,7 +21,7 @@ TABLE = {
     Event.expire: ({g, a, m, r}, e),
     Event.freeze: ({g, a, m, r}, f),
     Event.thaw: ({f}, m),
-    Event.restore: ({g, a, m, r, e}, a),
+    Event.restore: ({m, r, e}, a),
 }
 MAY = Facts(now=100, used_at=10, archive_after=50, expires_at=100, reclaim_at=101, before=m)
 

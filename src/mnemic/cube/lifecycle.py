@@ -88,7 +88,7 @@ STEPS: Final[tuple[Step, ...]] = (
     *(Step(start, Event.expire, is_over, _e) for start in (_g, _a, _m, _r)),
     *(Step(start, Event.freeze, always, _f) for start in (_g, _a, _m, _r)),
     Step(_f, Event.thaw, always, None),
-    *(Step(start, Event.restore, always, _a) for start in (_g, _a, _m, _r)),
+    *(Step(start, Event.restore, always, _a) for start in (_m, _r)),
     Step(_e, Event.restore, in_grace, _a),
 )
 _TABLE: Final = {(step.start, step.event): step for step in STEPS}
