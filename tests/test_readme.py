@@ -21,6 +21,7 @@ RUNS = [
         "docs/facts.md",
         "docs/security.md",
         "docs/portable.md",
+        "docs/governance.md",
     )
     for number, code in enumerate(re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL))
 ]
@@ -44,6 +45,10 @@ def test_python(page: str, number: int, code: str, tmp_path: Path) -> None:
         assert "Mochi" in out.split("<mnemic-memory")[1]
     if (page, number) == ("docs/quickstart.md", 0):
         assert "Yes, to Porto, in April." in out
+    if (page, number) == ("docs/governance.md", 0):
+        assert "['Ran 10 km today.']\ncoach has no grant to write in user ana" in out
+    if (page, number) == ("docs/governance.md", 1):
+        assert out == "I am [email], card [card].\n{'email': 1, 'card': 1}\n"
     if (page, number) == ("docs/quickstart.md", 2):
         assert "['The meeting is on Monday.', 'The meeting is on Tuesday.']\n0\n" in out
     if page == "docs/history.md":

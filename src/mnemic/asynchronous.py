@@ -8,6 +8,9 @@ from functools import wraps
 from types import TracebackType
 from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar
 
+from mnemic.governance.ledger import AuditLog
+from mnemic.governance.manage import Governance, Policies
+from mnemic.governance.sweep import Retention
 from mnemic.memory import Memory, ScopedMemory
 from mnemic.memory import open as open_memory
 
@@ -62,6 +65,43 @@ class AsyncScopedMemory(_InThreads[ScopedMemory]):
     count = _verb(ScopedMemory.count)
 
 
+class AsyncGovernance(_InThreads[Governance]):
+    """A `Governance`, awaited."""
+
+    add_principal = _verb(Governance.add_principal)
+    principals = _verb(Governance.principals)
+    disable = _verb(Governance.disable)
+    grant = _verb(Governance.grant)
+    revoke = _verb(Governance.revoke)
+    grants = _verb(Governance.grants)
+    name_of = _verb(Governance.name_of)
+
+
+class AsyncPolicies(_InThreads[Policies]):
+    """`Policies`, awaited."""
+
+    add = _verb(Policies.add)
+    drop = _verb(Policies.drop)
+    list = _verb(Policies.list)
+
+
+class AsyncRetention(_InThreads[Retention]):
+    """A `Retention`, awaited."""
+
+    due = _verb(Retention.due)
+    sweep = _verb(Retention.sweep)
+
+
+class AsyncAuditLog(_InThreads[AuditLog]):
+    """An `AuditLog`, awaited."""
+
+    start = _verb(AuditLog.start)
+    head = _verb(AuditLog.head)
+    verify = _verb(AuditLog.verify)
+    log = _verb(AuditLog.log)
+    export = _verb(AuditLog.export)
+
+
 class AsyncMemory(_InThreads[Memory]):
     """`async with await mnemic.AsyncMemory.open("ana.db") as mem: await mem.add("…", user="ana")`.
 
@@ -102,6 +142,30 @@ class AsyncMemory(_InThreads[Memory]):
     health = _verb(Memory.health)
     flush = _verb(Memory.flush)
     close = _verb(Memory.close)
+
+    @property
+    def governance(self) -> AsyncGovernance:
+        """Principals and grants."""
+        return AsyncGovernance(self._engine.governance)
+
+    @property
+    def policies(self) -> AsyncPolicies:
+        """Rules about how long things are kept and what is never stored."""
+        return AsyncPolicies(self._engine.policies)
+
+    @property
+    def retention(self) -> AsyncRetention:
+        """What is over or soon will be, and taking it out."""
+        return AsyncRetention(self._engine.retention)
+
+    @property
+    def audit(self) -> AsyncAuditLog:
+        """The audit log: its head, whether it is whole, and what it says."""
+        return AsyncAuditLog(self._engine.audit)
+
+    @wraps(Memory.as_principal)
+    async def as_principal(self, name: str | None) -> AsyncMemory:
+        return AsyncMemory(await asyncio.to_thread(self._engine.as_principal, name))
 
     def where(self) -> str:
         """Where this memory is kept: a path, or a URL without its password."""

@@ -5,6 +5,7 @@ there is no logic of its own here.
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -16,7 +17,13 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Self
 from mnemic.cube.checks import require_count, require_extra
 from mnemic.cube.errors import InvalidOption, NotFound, ScopeRequired
 from mnemic.cube.model import ANY, MemCube, Scope, ScopeField, Unset, check_scope_field
-from mnemic.cube.times import TimeLike, now, to_micros
+from mnemic.cube.reach import EVERYWHERE, Reach
+from mnemic.cube.times import Clock, TimeLike, now, to_micros
+from mnemic.governance.guard import Guard, governed
+from mnemic.governance.ledger import AuditLog
+from mnemic.governance.manage import Governance, Policies
+from mnemic.governance.redaction import Detector
+from mnemic.governance.sweep import Retention
 from mnemic.index.cache import DEFAULT_BYTES
 from mnemic.models.base import Embedder, LanguageModel
 from mnemic.models.tokens import TokenCounter
@@ -27,6 +34,7 @@ from mnemic.plaintext.derive.deriver import DEFAULT, Deriver, load_derivers
 from mnemic.plaintext.derive.engine import Derivation
 from mnemic.plaintext.derive.explain import Explanation, explain
 from mnemic.plaintext.ingest.checked import check_reason
+from mnemic.plaintext.ingest.cleaned import Cleaned
 from mnemic.plaintext.ingest.features import Progress
 from mnemic.plaintext.ingest.files import read
 from mnemic.plaintext.ingest.messages import Message, tell
@@ -36,7 +44,7 @@ from mnemic.plaintext.parts import Parts, open_parts
 from mnemic.plaintext.porting import Redactor, dump, load
 from mnemic.plaintext.recall.browse import Page, Session, browse, choose, count, sessions, users
 from mnemic.plaintext.recall.facts import Fact, facts
-from mnemic.plaintext.recall.filters import Filter, Reach, Where
+from mnemic.plaintext.recall.filters import Filter, Where
 from mnemic.plaintext.recall.rank import Weights
 from mnemic.plaintext.recall.search import Hits
 from mnemic.plaintext.recall.select import select
@@ -44,11 +52,12 @@ from mnemic.scheduler.health import Health, health
 from mnemic.scheduler.worker import Worker
 from mnemic.vault.archive import Dumped
 from mnemic.vault.changes import LoggedChange
+from mnemic.vault.database import Deed
 from mnemic.vault.erasing import FINISH, Certificate, erase, finish, finish_or_raise
 from mnemic.vault.jobs import Job, listed, rerun
 from mnemic.vault.keys import KeyLike
 from mnemic.vault.merging import Merged
-from mnemic.vault.vault import open_vault
+from mnemic.vault.vault import NO_CUBE, open_vault
 from mnemic.vault.writing import REBUILD
 
 if TYPE_CHECKING:
@@ -67,6 +76,10 @@ def open(
     weights: Weights | None = None,
     index_bytes: int = DEFAULT_BYTES,
     derive: Sequence[str | Deriver] = DEFAULT,
+    principal: str | None = None,
+    audit_reads: bool = False,
+    redact: str | Iterable[str | Detector] = (),
+    clock: Clock = now,
 ) -> Memory:
     """Open a memory, making it if it is new.
 
@@ -78,16 +91,23 @@ def open(
     payloads; needed only for those of a PostgreSQL vault.
     model: a LanguageModel for `ask`; default none, and everything works without.
     index_bytes: how much of all indexes may stay in memory. derive: what is derived from what is told, in the
-    background: "facts" (default), or a Deriver of your own; () derives nothing.
+    background: "facts" (default), or a Deriver of your own; () derives nothing. principal: on whose behalf;
+    default: the owner, who may do everything. audit_reads: chain served reads too. redact: what is never
+    stored, such as "email, card", beside what the vault's policies say. clock: microseconds since 1970, for
+    tests and simulations.
 
-    Raises VaultError and its kinds. Costs one read of the vault; indexes and weights load at first use.
+    Raises VaultError and its kinds, AccessDenied. Costs one read of the vault; indexes and weights load at
+    first use.
     """
     require_count(index_bytes=index_bytes)
     derivers = load_derivers(derive)
-    opened = open_vault(default_place() if vault is None else vault, tenant=tenant, key=key, blobs=blobs)
+    opened = open_vault(
+        default_place() if vault is None else vault, tenant=tenant, key=key, blobs=blobs, clock=clock
+    )
     try:
+        guard = Guard(opened, principal=principal, audit_reads=audit_reads, redact=redact)
         parts = open_parts(opened, embedder, weights=weights, index_bytes=index_bytes)
-        return Memory(parts, model=model, derivers=derivers)
+        return Memory(parts, model=model, derivers=derivers, guard=guard)
     except BaseException:
         opened.close()
         raise
@@ -107,11 +127,17 @@ class Memory:
     """
 
     def __init__(
-        self, parts: Parts, *, model: LanguageModel | None = None, derivers: Sequence[Deriver] = ()
+        self,
+        parts: Parts,
+        *,
+        model: LanguageModel | None = None,
+        derivers: Sequence[Deriver] = (),
+        guard: Guard | None = None,
     ) -> None:
         self._parts = parts
-        self._vault, self._recall = parts.vault, parts.recall
+        self._stand_behind(guard or Guard(parts.vault))
         self._model = model
+        self._shares = False  # what is open is another Memory's to close
         self._derivation = derivation = Derivation(parts.vault, parts.maker, derivers)
         self._worker = Worker(
             parts.vault,
@@ -122,8 +148,44 @@ class Memory:
             },
         )
 
+    def _stand_behind(self, guard: Guard) -> None:
+        self._guard = guard
+        self._vault, self._recall = self._parts.vault.as_actor(guard), self._parts.recall.behind(guard)
+
+    @property
+    def governance(self) -> Governance:
+        """Principals and grants."""
+        return Governance(self._guard)
+
+    @property
+    def policies(self) -> Policies:
+        """Rules about how long things are kept and what is never stored."""
+        return Policies(self._guard)
+
+    @property
+    def retention(self) -> Retention:
+        """What is over or soon will be, and taking it out."""
+        return Retention(self._guard)
+
+    @property
+    def audit(self) -> AuditLog:
+        """The audit log: its head, whether it is whole, and what it says."""
+        return AuditLog(self._guard)
+
+    @governed
+    def as_principal(self, name: str | None) -> Memory:
+        """The same open memory on behalf of somebody else: a handle that costs nothing.
+
+        For the owner or an admin of everything. Raises AccessDenied.
+        """
+        other = copy.copy(self)
+        other._stand_behind(self._guard.for_principal(name))
+        other._shares = True
+        return other
+
     # --- telling
 
+    @governed
     def add(
         self,
         content: str | Message | Sequence[str | Message],
@@ -149,10 +211,14 @@ class Memory:
         """
         scope = self._scope(user, agent, session)
         told = tell(content, at=at, id=id, role=role, name=name, metadata=metadata, labels=labels)
-        added = store(self._vault, self._parts.maker, scope, told, vectors=vectors)
+        cleaned = Cleaned(self._guard, scope)
+        said = [cleaned.told(one, vectors=vectors) for one in told]
+        added = store(self._vault, self._parts.maker, scope, said, vectors=vectors)
+        added.redacted = dict(cleaned.counts)
         self._kick()
         return added
 
+    @governed
     def load_file(
         self,
         path: str | os.PathLike[str],
@@ -176,17 +242,23 @@ class Memory:
         """
         scope = self._scope(user, agent, session)
         records = read(path, format=format, sample=sample, day_first=day_first, timezone=timezone)
-        account = store_all(self._vault, self._parts.maker, scope, records, progress=progress)
-        account.notes.extend(records.notes)
+        cleaned = Cleaned(self._guard, scope)
+        account = store_all(
+            self._vault, self._parts.maker, scope, map(cleaned.record, records), progress=progress
+        )
+        account.notes.extend([*records.notes, *cleaned.notes()])
         self._kick()
         return account
 
+    @governed
     def update(self, id: str, text: str, *, reason: str | None = None) -> Change:
         """Let a cube say something else from now on; what it said stays in its history. Raises NotFound."""
-        change = revise(self._vault, self._parts.maker, id, text, reason=reason)
+        reason = self._guard.clean_reason(reason)
+        change = revise(self._vault, self._parts.maker, id, text, reason=reason, guard=self._guard)
         self._kick()
         return change
 
+    @governed
     def delete(
         self,
         ids: str | Iterable[str] | None = None,
@@ -206,40 +278,47 @@ class Memory:
         Raises NotFound, InvalidOption, InvalidFilter, ScopeRequired. O(cubes that go + rows within reach).
         """
         chosen = choose(self._recall, ids, where=where, user=user, agent=agent, session=session)
-        change = remove(self._vault, chosen, reason=reason, dry_run=dry_run)
+        change = remove(self._vault, chosen, reason=self._guard.clean_reason(reason), dry_run=dry_run)
         self._kick()
         return change
 
+    @governed
     def restore(self, id: str, version: int, *, reason: str | None = None) -> Change:
         """Let a cube say again what its `version` (1 is the first) said, as a new one; also a deleted cube.
 
         Raises NotFound, Frozen. O(versions).
         """
+        reason = self._guard.clean_reason(reason)
         change = restore(self._vault, self._parts.maker, id, version, reason=reason)
         self._kick()
         return change
 
+    @governed
     def undo(self, change: str | Iterable[str], *, reason: str | None = None) -> Change:
         """Take back a change or several, whatever they did, in one transaction; itself a change.
 
         Raises NotFound; ChangedSince where a cube has been changed again and that is not undone with it;
         Frozen. O(versions of the cubes concerned).
         """
+        reason = self._guard.clean_reason(reason)
         undone = undo(self._vault, self._parts.maker, change, reason=reason)
         self._kick()
         return undone
 
+    @governed
     def freeze(self, ids: str | Iterable[str], *, reason: str | None = None) -> Change:
         """Keep cubes as they are: until `thaw`, a change of them raises Frozen, and they do not expire.
 
         Raises NotFound.
         """
-        return freeze(self._vault, ids, thaw=False, reason=reason)
+        return freeze(self._vault, ids, thaw=False, reason=self._guard.clean_reason(reason))
 
+    @governed
     def thaw(self, ids: str | Iterable[str], *, reason: str | None = None) -> Change:
         """Let frozen cubes be changed again; they expire when they would have. Raises NotFound."""
-        return freeze(self._vault, ids, thaw=True, reason=reason)
+        return freeze(self._vault, ids, thaw=True, reason=self._guard.clean_reason(reason))
 
+    @governed
     def erase(
         self,
         ids: str | Iterable[str] | None = None,
@@ -262,16 +341,21 @@ class Memory:
         Raises NotFound, InvalidOption, InvalidFilter, ScopeRequired before anything is erased, and VaultBusy.
         O(what goes), then O(vault), as the database is written anew.
         """
+        self._guard.require_rule("erase", EVERYWHERE if ids is not None else Reach(user, agent, session))
         chosen = select(
             self._vault, ids, where=where, user=user, agent=agent, session=session, everyone=everyone
         )
+        self._guard.require_unheld(chosen.cubes, chosen.spaces)
         done = erase(self._vault, chosen.cubes, chosen.spaces, reason=check_reason(reason), dry_run=dry_run)
         self._recall.forget()
         self._kick()
+        if not dry_run:
+            self._guard.chain(Deed("erase"))
         return done
 
     # --- carrying
 
+    @governed
     def dump(
         self,
         path: str | os.PathLike[str],
@@ -292,14 +376,18 @@ class Memory:
 
         Raises InvalidOption where the file exists, ScopeRequired, InvalidFilter, OSError. O(bytes).
         """
+        self._guard.require_rule("dump", Reach(user, agent, session), reads=True)
         everything = (
             everyone and where is None and all(isinstance(one, Unset) for one in (user, agent, session))
         )
         chosen = None if everything else select(
             self._vault, where=where, user=user, agent=agent, session=session, everyone=everyone
         )  # fmt: skip
-        return dump(self._vault, path, chosen, redact=redact, overwrite=overwrite, progress=progress)
+        done = dump(self._vault, path, chosen, redact=redact, overwrite=overwrite, progress=progress)
+        self._guard.chain(Deed("export"))
+        return done
 
+    @governed
     def load(
         self,
         source: str | os.PathLike[str],
@@ -314,7 +402,9 @@ class Memory:
 
         Raises DumpDamaged, DumpTooNew, NotFound, VaultError; then nothing was loaded. O(records).
         """
+        self._guard.require_rule("load", EVERYWHERE)
         account = load(self._vault, self._parts.maker, source, key=key, progress=progress)
+        self._guard.chain(Deed("load"))
         self._recall.forget()
         self._kick()
         return account
@@ -323,6 +413,7 @@ class Memory:
 
     # --- asking
 
+    @governed
     def search(
         self,
         question: str,
@@ -352,6 +443,7 @@ class Memory:
         conditions = Filter.of(where, as_of=as_of, valid_at=valid_at)
         return self._recall.search(question, reach, k=k, where=conditions, asked_at=_moment(asked_at))
 
+    @governed
     def context(
         self,
         question: str,
@@ -392,6 +484,7 @@ class Memory:
             options=options,
         )
 
+    @governed
     def ask(
         self,
         question: str,
@@ -425,6 +518,7 @@ class Memory:
 
     # --- computing
 
+    @governed
     def as_kv(
         self,
         cubes: Sequence[str | MemCube],
@@ -443,9 +537,11 @@ class Memory:
         require_extra("torch", extra="torch")
         from mnemic.transform.text_to_kv import INSTRUCTION, as_kv
 
+        self._require_seen(() if isinstance(cubes, str) else cubes)
         told = INSTRUCTION if instruction is None else instruction
         return as_kv(self._vault, cubes, model, instruction=told, storage=storage, title=title)
 
+    @governed
     def mount(
         self,
         model: LocalModel,
@@ -464,6 +560,7 @@ class Memory:
         require_extra("torch", extra="torch")
         from mnemic.runtime.mount import mount
 
+        self._require_seen(cubes)
         return mount(
             model, cubes, vault=self._vault, order=order, verify=verify, compose=compose, ratio=ratio,
             measure=measure,
@@ -471,6 +568,7 @@ class Memory:
 
     # --- looking
 
+    @governed
     def list(
         self,
         *,
@@ -492,6 +590,7 @@ class Memory:
         conditions = Filter.of(where, as_of=as_of, valid_at=valid_at)
         return browse(self._recall, reach, where=conditions, limit=limit, after=after)
 
+    @governed
     def count(
         self,
         *,
@@ -504,16 +603,19 @@ class Memory:
         """How many live cubes there are."""
         return count(self._recall, Reach.of(user, agent, session, everyone=everyone), where=Filter.of(where))
 
+    @governed
     def sessions(
         self, *, user: ScopeField = ANY, agent: ScopeField = ANY, everyone: bool = False
     ) -> Sequence[Session]:
         """Every exact scope in use, the latest first."""
         return sessions(self._recall, Reach.of(user, agent, ANY, everyone=everyone))
 
+    @governed
     def users(self) -> Sequence[str]:
         """Every user that has a memory here."""
         return users(self._recall)
 
+    @governed
     def get(self, id: str, *, version: int | None = None) -> MemCube:
         """A cube's current state, or its `version` (1 is the first).
 
@@ -530,6 +632,7 @@ class Memory:
             raise NotFound(f"cube {id} has versions 1 to {len(versions)}, not {version!r:.80}")
         return versions[version - 1]
 
+    @governed
     def history(self, id: str) -> History:
         """Every version of a cube, oldest first, tombstones included; `.revisions` say who, when and why.
 
@@ -537,6 +640,7 @@ class Memory:
         """
         return history(self._vault, id)
 
+    @governed
     def changes(
         self,
         *,
@@ -552,12 +656,16 @@ class Memory:
         after: the `.seq` of the last one seen. O(changes).
         """
         reach = Reach.of(user, agent, session, everyone=everyone)
-        return changes(self._vault, reach, after=after, limit=limit)
+        with self._vault.snapshot() as snapshot:
+            self._guard.require_reach(snapshot.transaction, reach)
+            return changes(snapshot, reach, after=after, limit=limit)
 
+    @governed
     def open_blob(self, id: str) -> BinaryIO:
         """The large payload (tensors) of a cube's current state, to be read and closed. Raises NotFound."""
         return self._vault.open_blob(self.get(id))
 
+    @governed
     def explain(self, id: str) -> Explanation:
         """Where a cube comes from, down to what was told, and what was made from it, all the way up.
 
@@ -565,6 +673,7 @@ class Memory:
         """
         return explain(self._vault, id)
 
+    @governed
     def facts(
         self,
         *,
@@ -602,37 +711,69 @@ class Memory:
         self._scope(user, agent, session)
         return ScopedMemory(self, user=user, agent=agent, session=session)
 
+    @governed
     def flush(self, progress: Progress | None = None) -> int:
         """Do all background work that is due: derive, rebuild what is stale, embed what is pending.
 
-        Returns how many cubes were embedded. What fails stays listed in `jobs()`. Raises ModelError.
+        What reading left behind (audited reads, uses) is written too. Returns how many cubes were embedded; a
+        principal is not told: 0. What fails stays listed in `jobs()`. Raises ModelError.
         Also goes on with overwriting what an erase could not reach yet.
         """
+        self._guard.flush()
         self._worker.flush()
         finish(self._vault)
-        return self._parts.pending.flush(progress)
+        embedded = self._parts.pending.flush(progress)
+        return embedded if self._guard.name is None else 0
 
+    @governed
     def jobs(self) -> Sequence[Job]:
-        """Background work that is not done: what waits, what was put off, and what is dead and why."""
-        with self._vault.snapshot() as snapshot:
-            return listed(snapshot.transaction, self._vault.tenant, now())
+        """Background work that is not done: what waits, what was put off, and what is dead and why.
 
+        For the owner or an admin of everything: what failed may quote content.
+        """
+        self._guard.require_admin("see the background work")
+        with self._vault.snapshot() as snapshot:
+            return listed(snapshot.transaction, self._vault.tenant, self._vault.clock())
+
+    @governed
     def rerun(self, job: str) -> None:
-        """Let a job that is dead or put off be done now. Raises NotFound."""
+        """Let a job that is dead or put off be done now. Raises NotFound, AccessDenied as `jobs` does."""
+        self._guard.require_admin("rerun background work")
         with self._vault.database.write() as transaction:
-            if not rerun(transaction, self._vault.tenant, job, now()):
+            if not rerun(transaction, self._vault.tenant, job, self._vault.clock()):
                 raise NotFound(f"no job {job} in this vault; it may be done. jobs() lists what is not")
         self._worker.kick()
 
+    @governed
     def health(self) -> Health:
-        """Whether background work gets done: not `ok` where something is dead or overdue. O(jobs + users)."""
+        """Whether background work gets done: not `ok` where something is dead or overdue. O(jobs + users).
+
+        For the owner or an admin of everything.
+        """
+        self._guard.require_admin("see the background work")
         readers = [one.name for one in self._derivation.derivers]
         return health(self._vault, readers, last_error=self._worker.last_error)
 
     def close(self) -> None:
         """Give the file back. What was acknowledged is safe with or without it."""
-        self._worker.close()
-        self._parts.close()
+        try:
+            self._guard.close()
+        finally:
+            if not self._shares:
+                self._worker.close()
+                self._parts.close()
+
+    def _require_seen(self, cubes: Any) -> None:
+        """Raises NotFound unless the caller may see each of these that is a cube or names one.
+
+        To the owner, what is not there is for `currency` to say.
+        """
+        listed = cubes if isinstance(cubes, Sequence) and not isinstance(cubes, str) else [cubes]
+        ids = [one if isinstance(one, str) else one.id for one in listed if isinstance(one, str | MemCube)]
+        with self._vault.snapshot() as snapshot:
+            sees = snapshot.shows_or_gone if self._guard.name is None else snapshot.shows
+            if hidden := [id for id in ids if not sees(id)]:
+                raise NotFound(NO_CUBE.format(hidden[0]))
 
     def _kick(self) -> None:
         self._worker.kick()

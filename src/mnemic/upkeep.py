@@ -62,7 +62,8 @@ class Stats:
 
 
 def stats(memory: Memory) -> Stats:
-    """Loads every index, to say how large they are. O(rows)."""
+    """Loads every index, to say how large they are. O(rows). Raises AccessDenied for who is no admin."""
+    memory._guard.require_admin("see what the whole vault holds")
     parts = memory._parts
     groups: dict[str | None, list[tuple[int, datetime, datetime]]] = {}
     for one in memory.sessions(everyone=True):
@@ -120,10 +121,14 @@ def _full(
             f"{ending!r} is not the id of a {what}, nor the ending of one ({SHORTEST_ENDING} to 32 of 0-9 "
             f"and a-f). {where} them"
         )
-    vault = memory._parts.vault
-    with vault.database.read() as transaction:
-        every = dict.fromkeys(ids(transaction, vault.tenant))
-    found = [raw for raw in every if raw.hex().endswith(wanted)]
+    with memory._vault.snapshot() as snapshot:
+        every = dict.fromkeys(ids(snapshot.transaction, snapshot.tenant))
+        found = [raw for raw in every if raw.hex().endswith(wanted)]
+        if memory._guard.name is not None:
+            found = [raw for raw in found if what == "change" or snapshot.shows(id_text(raw))]
+    if memory._guard.name is not None and what == "change":
+        seen = {one.id for one in memory.changes(everyone=True, limit=10**9)}
+        found = [raw for raw in found if id_text(raw) in seen]
     if not found:
         raise NotFound(f"no {what} has an id that ends in {ending!r}. {where} ids")
     if len(found) > 1:

@@ -310,7 +310,7 @@ def test_a_server_keeps_nothing_in_its_tables(server) -> None:
     assert done.status == "done", done.waits_for
     assert any("archive" in where for where in done.beyond)
     assert "mark" not in everything(vault)
-    with vault.database._pool.connection() as connection:  # type: ignore[attr-defined]
+    with vault.database.driven._pool.connection() as connection:  # type: ignore[attr-defined]
         connection.execute("CHECKPOINT")
     assert traces(Path(folder) / "base", b"mark00007 of ana") == set()
     vault.close()

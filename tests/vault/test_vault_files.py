@@ -55,7 +55,7 @@ def said_by(process: subprocess.Popen[str]) -> str:
 def test_every_connection_is_durable(tmp_path: Path) -> None:
     vault = open_vault(tmp_path / "v.db")
     tell(vault, ANA, "a")
-    database = vault.database
+    database = vault.database.driven
     assert isinstance(database, SQLite)
     for pool in (database._readers, database._writers):
         with pool.connection() as one, pool.connection() as two, pool.connection() as three:

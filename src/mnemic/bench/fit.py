@@ -25,8 +25,9 @@ from mnemic.bench.markdown import table
 from mnemic.bench.metrics import recall_at_k
 from mnemic.bench.ours import USER, Mnemic
 from mnemic.cube.errors import InvalidOption
+from mnemic.cube.reach import Reach
 from mnemic.cube.times import to_micros
-from mnemic.plaintext.recall.filters import Filter, Reach
+from mnemic.plaintext.recall.filters import Filter
 from mnemic.plaintext.recall.rank import Weights, guess, spread
 from mnemic.plaintext.recall.signals import DIRECT, GUESSED, FloatArray, View
 from mnemic.plaintext.recall.visible import Visible

@@ -17,6 +17,7 @@ from mnemic.cli import (
     changing,
     chat,
     erasing,
+    governing,
     importing,
     keeping,
     keys,
@@ -26,6 +27,7 @@ from mnemic.cli import (
     telling,
 )
 from mnemic.cli.ending import USAGE, code_of, debugging
+from mnemic.cli.opening import act_as
 from mnemic.cli.output import print_error
 
 
@@ -75,9 +77,19 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def root(
-    version: Annotated[
+    version: Annotated[  # noqa: ARG001
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
+    principal: Annotated[
+        str | None,
+        typer.Option(
+            "--principal",
+            envvar="MNEMIC_PRINCIPAL",
+            metavar="NAME",
+            help="On whose behalf; default: the owner of the vault, who may do everything.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """A memory for AI agents: durable, offline, explainable, in one file.
 
@@ -86,9 +98,11 @@ def root(
 
     Set MNEMIC_USER and MNEMIC_VAULT to leave out --user and --vault.
     """
+    act_as(principal)
 
 
-for group in (telling, importing, asking, chat, looking, changing, knowing, keeping, carrying, erasing):
+GROUPS = (telling, importing, asking, chat, looking, changing, knowing, keeping, carrying, erasing, governing)
+for group in GROUPS:
     group.register(app)
 bench.app.command()(bench_layers.layers)
 bench.app.command()(bench_titans.titans)

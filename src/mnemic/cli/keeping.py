@@ -61,6 +61,7 @@ def export_jsonl(
         Bar("exporting", "messages") as bar,
     ):
         _one_agent(memory, user, agent)
+        memory.audit.export()
         total, count = memory.count(**reads), 0
         part = None if output is None else output.with_name(output.name + ".part")
         stream = sys.stdout if part is None else part.open("w", encoding="utf-8")

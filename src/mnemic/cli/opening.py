@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -19,6 +20,14 @@ if TYPE_CHECKING:
     from mnemic.memory import Memory
     from mnemic.models.base import Embedder, LanguageModel
     from mnemic.models.local import LocalModel
+
+
+_acting: ContextVar[str | None] = ContextVar("principal", default=None)
+
+
+def act_as(principal: str | None) -> None:
+    """On whose behalf this command opens a memory; None: the owner's."""
+    _acting.set(principal or None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +101,7 @@ class Place:
             key=key_from_environment(),
             embedder=self.make_embedder(),
             model=self.make_model(),
+            principal=_acting.get(),
         ) as memory:
             yield memory
 

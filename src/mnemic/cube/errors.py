@@ -18,6 +18,9 @@ MnemicError
 │   └── DumpTooNew            written by a later mnemic
 ├── IdempotencyConflict       the caller's id is taken by other content
 ├── NotFound                  no such cube, version, change or file
+│   └── Expired               it was kept for as long as it was to be kept
+├── AccessDenied              the principal has no grant for this
+├── LegalHold                 it may not go while a legal hold is on it
 ├── StaleMemory               what a memory was made from was changed, deleted, erased or has expired
 ├── Frozen                    the cube may not be changed until it is thawed
 ├── ChangedSince              an undo would take back more than it was asked to
@@ -46,7 +49,9 @@ from typing import Any
 
 
 class MnemicError(Exception):
-    """Base of every error that mnemic raises on purpose."""
+    """Base of every error that mnemic raises on purpose. `chained`: the audit log has it."""
+
+    chained = False
 
 
 class InvalidInput(MnemicError, ValueError):
@@ -131,6 +136,26 @@ class Frozen(MnemicError):
 
 class ChangedSince(MnemicError):
     """What a change left has been changed again: an undo would take back more than it was asked to."""
+
+
+class Expired(NotFound):
+    """It was kept for as long as it was to be kept, and is not served any more; `restorable` for a while."""
+
+    def __init__(self, message: str, *, restorable: bool = False) -> None:
+        super().__init__(message)
+        self.restorable = restorable
+
+
+class AccessDenied(MnemicError, PermissionError):
+    """The principal has no grant for this. `target` is an opaque id for the audit log."""
+
+    def __init__(self, message: str, target: bytes = b"") -> None:
+        super().__init__(message)
+        self.target = target
+
+
+class LegalHold(MnemicError):
+    """It may not go while a legal hold is on it."""
 
 
 class VaultError(MnemicError):

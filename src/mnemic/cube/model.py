@@ -31,13 +31,14 @@ class Origin(IntEnum):
 
 
 class State(IntEnum):
-    """Life cycle (MemOS §5.2)."""
+    """Life cycle (MemOS §5.2 and §5.4.3); `mnemic.cube.lifecycle` says what leads where."""
 
     generated = 0
     activated = 1
     merged = 2
     archived = 3
     expired = 4
+    frozen = 5
 
 
 class Unset:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 from mnemic.cube.errors import InvalidTime
@@ -12,6 +13,9 @@ _MIN = int((datetime(1, 1, 2, tzinfo=UTC) - EPOCH) / timedelta(microseconds=1))
 _MAX = int((datetime(9999, 12, 30, tzinfo=UTC) - EPOCH) / timedelta(microseconds=1))
 
 TimeLike = str | int | float | datetime
+Clock = Callable[
+    [], int
+]  # microseconds since 1970 in UTC; `now`, unless a test or a simulation brings its own
 
 
 def now() -> int:

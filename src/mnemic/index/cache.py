@@ -48,6 +48,7 @@ class Entry:
     stale: frozenset[bytes] = frozenset()
     scopes: Mapping[int, Scope] | None = None
     facts: Facts | None = None
+    cited: tuple[Position, Any] | None = None  # what derived rows rest on, and as of when
 
 
 class IndexCache:

@@ -10,7 +10,6 @@ from typing import Any
 
 from mnemic.cube.errors import InvalidOption, NotFound
 from mnemic.cube.ids import id_bytes, new_ids
-from mnemic.cube.times import now
 from mnemic.plaintext.derive.facts import METHOD
 from mnemic.plaintext.derive.mentions import key_of
 from mnemic.plaintext.ingest.features import FeatureMaker, Progress, embed_pending, lexical_only
@@ -59,7 +58,7 @@ def dump(
             "models": models,
         }
         done = write(path, records, about=about, overwrite=overwrite, progress=progress)
-    vault.note_dump(spaces, str(Path(path).expanduser().absolute()), new_ids(1)[0], now())
+    vault.note_dump(spaces, str(Path(path).expanduser().absolute()), new_ids(1)[0], vault.clock())
     return done
 
 

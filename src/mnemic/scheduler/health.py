@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from mnemic.cube.times import now
 from mnemic.vault import deriving, jobs
 from mnemic.vault.jobs import Job
 from mnemic.vault.vault import Vault
@@ -31,7 +30,7 @@ class Health:
 
 def health(vault: Vault, readers: Sequence[str], *, last_error: str | None = None) -> Health:
     """O(jobs + spaces)."""
-    moment = now()
+    moment = vault.clock()
     with vault.snapshot() as snapshot:
         listed = jobs.listed(snapshot.transaction, vault.tenant, moment)
         behind = [

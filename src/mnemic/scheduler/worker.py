@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from mnemic.cube.errors import MnemicError
-from mnemic.cube.times import now
 from mnemic.vault import jobs
 from mnemic.vault.database import ForkSafeLock
 from mnemic.vault.jobs import Job
@@ -111,16 +110,16 @@ class Worker:
                 due = jobs.next_due(transaction, self._vault.tenant)
         except MnemicError:
             return None
-        return None if due is None else max(0.0, (due - now()) / 1e6)
+        return None if due is None else max(0.0, (due - self._vault.clock()) / 1e6)
 
     def _work_off(self) -> int:
         """Do the jobs that are due, a few at a time; how many were done."""
         with self._vault.database.read() as transaction:
             due = jobs.next_due(transaction, self._vault.tenant)
-        if due is None or due > now():
+        if due is None or due > self._vault.clock():
             return 0
         with self._vault.database.write() as transaction:
-            leased = jobs.lease(transaction, self._vault.tenant, now(), LEASED)
+            leased = jobs.lease(transaction, self._vault.tenant, self._vault.clock(), LEASED)
         return sum(self._do(job) for job in leased)
 
     def _do(self, job: Job) -> bool:
@@ -135,5 +134,5 @@ class Worker:
             if error is None:
                 jobs.done(transaction, self._vault.tenant, job)
             else:
-                jobs.failed(transaction, self._vault.tenant, job, error, now())
+                jobs.failed(transaction, self._vault.tenant, job, error, self._vault.clock())
         return error is None

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from mnemic.cube.errors import NotFound, StaleMemory
 from mnemic.cube.ids import id_bytes, id_text
 from mnemic.cube.model import Source
-from mnemic.cube.times import now, to_datetime
+from mnemic.cube.times import to_datetime
 from mnemic.vault import tables
 from mnemic.vault.database import InStatement, Statement, Transaction
 from mnemic.vault.lineage import SOURCE
@@ -80,7 +80,7 @@ def citations(transaction: Transaction, tenant: str, cubes: Sequence[str]) -> li
     """
     wanted = [id_bytes(cube) for cube in dict.fromkeys(cubes)]
     found = {bytes(row[0]): row for row in transaction.rows_in(_heads, {"t": tenant}, wanted)}
-    moment, out = now(), []
+    moment, out = transaction.clock(), []
     for cube in wanted:
         row = found.get(cube)
         if row is None or row[3] or (row[4] is not None and row[4] <= moment):
@@ -97,7 +97,7 @@ def why_not_current(transaction: Transaction, tenant: str, cube: str) -> str | N
 
     A cube that is not there counts as erased.
     """
-    key, moment = id_bytes(cube), now()
+    key, moment = id_bytes(cube), transaction.clock()
     found = transaction.row(_state, {"t": tenant, "c": key})
     if found is None:
         return "it was erased, or never was in this vault"

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 from weakref import WeakSet
 
 from sqlalchemy import BindParameter, bindparam
@@ -22,6 +22,9 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.sql import ClauseElement
 
 from mnemic.cube.errors import VaultClosed
+from mnemic.cube.model import Scope
+from mnemic.cube.times import Clock, now
+from mnemic.vault.codec import Draft, Stored
 from mnemic.vault.columns import Columns, In, Out, columns_of
 
 Row = tuple[Any, ...]
@@ -97,6 +100,43 @@ class InStatement:
             yield statement, {f"in_{i}": part[min(i, len(part) - 1)] for i in range(size)}
 
 
+class Deed(NamedTuple):
+    """What the audit log keeps of one thing that was done or refused: opaque ids, never content."""
+
+    verb: str
+    target: bytes = b""
+    allowed: bool = True
+    principal: bytes | None = None
+    at: int | None = None
+
+
+class Actor(Protocol):
+    """On whose behalf a transaction runs, and by which rules. None acts for the vault itself."""
+
+    principal: bytes | None  # None: the owner
+
+    def permit(
+        self,
+        transaction: Transaction,
+        scope: Scope,
+        drafts: Sequence[Draft],
+        heads: Sequence[bytes],
+    ) -> None:
+        """Called before a write: `drafts` in a scope, as new cubes or as the next versions of `heads`.
+
+        Raises AccessDenied and LegalHold.
+        """
+        ...
+
+    def look(self, transaction: Transaction, scope: Scope, row: Stored) -> bool:
+        """Called before a cube is served or changed: is it there for them? Raises Expired."""
+        ...
+
+    def reads(self, transaction: Transaction, scope: Scope, row: Stored) -> bool:
+        """Called for each older version that is served."""
+        ...
+
+
 class Sealing(Protocol):
     """What seals values on their way in and opens them on their way out."""
 
@@ -108,15 +148,33 @@ class Sealing(Protocol):
 
 
 class Transaction:
-    """A cursor inside one transaction. `new_ciphers`: keys of spaces that this transaction makes."""
+    """A cursor inside one transaction; on whose behalf, by which clock, and what it did that is audited.
 
-    __slots__ = ("_cursor", "_sealing", "dialect", "new_ciphers")
+    `new_ciphers`: keys of spaces that this transaction makes.
+    """
+
+    __slots__ = (
+        "_cursor",
+        "_sealing",
+        "actor",
+        "audited",
+        "clock",
+        "deeds",
+        "dialect",
+        "new_ciphers",
+        "rules",
+    )
 
     def __init__(self, cursor: Any, dialect: str, sealing: Sealing | None = None) -> None:
         self._cursor = cursor
         self._sealing = sealing
         self.dialect = dialect
         self.new_ciphers: dict[int, Any] = {}
+        self.actor: Actor | None = None
+        self.clock: Clock = now
+        self.deeds: list[Deed] = []
+        self.audited: bool | None = None  # None: not known yet
+        self.rules: Any = None  # those of the actor, once it has read them in this transaction
 
     def rows(self, statement: Statement, params: Params) -> list[Row]:
         self._execute(statement, params)

@@ -21,7 +21,7 @@ import sqlalchemy as sa
 
 from mnemic.cube.errors import NotFound, VaultBusy, VaultError
 from mnemic.cube.ids import id_bytes, id_text, new_ids
-from mnemic.cube.times import now, to_datetime
+from mnemic.cube.times import to_datetime
 from mnemic.vault import jobs, lineage, log, reading, tables
 from mnemic.vault.codec import erased_key, erased_marker
 from mnemic.vault.database import InStatement, Statement, Transaction
@@ -193,7 +193,7 @@ def erase(
     if dry_run:
         with vault.database.read() as transaction:
             plan = plan_of(transaction, vault.tenant, asked, spaces)
-        return _certificate(vault, plan, new_ids(1)[0], now(), "dry run", reason=reason)
+        return _certificate(vault, plan, new_ids(1)[0], vault.clock(), "dry run", reason=reason)
     for _ in range(_ATTEMPTS):
         with vault.database.write() as transaction:
             plan = plan_of(transaction, vault.tenant, asked, spaces)
@@ -201,10 +201,10 @@ def erase(
                 continue
             again = plan_of(transaction, vault.tenant, asked, spaces)
             if not again.touched:
-                return _certificate(vault, again, new_ids(1)[0], now(), "done", reason=reason)
+                return _certificate(vault, again, new_ids(1)[0], vault.clock(), "done", reason=reason)
             if again.touched != plan.touched:
                 continue  # somebody has made something from it in yet another space
-            (id_,), at = new_ids(1), now()
+            (id_,), at = new_ids(1), vault.clock()
             rooms = destroy(transaction, vault.tenant, vault._key, again, erasure=id_, at=at)
         for user in again.users:
             vault._interned.forget(user)
@@ -452,7 +452,9 @@ def finish(vault: Vault) -> tuple[list[str], str | None]:
         if (waits_for := vault.database.reclaim()) is not None:
             return removed, waits_for
         with vault.database.write() as transaction:
-            transaction.many(_finish, [{"t": vault.tenant, "e": id_, "at_": now()} for id_, _ in rows])
+            transaction.many(
+                _finish, [{"t": vault.tenant, "e": id_, "at_": vault.clock()} for id_, _ in rows]
+            )
             transaction.run(_drop_job, {"t": vault.tenant, "kind": FINISH})
     except VaultError as error:
         return [], str(error)

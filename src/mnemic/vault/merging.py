@@ -19,7 +19,6 @@ import sqlalchemy as sa
 from mnemic.cube.errors import DumpDamaged
 from mnemic.cube.ids import id_bytes, id_text, new_ids
 from mnemic.cube.model import Blob, Scope, State, check_scope_field
-from mnemic.cube.times import now
 from mnemic.vault import blobs, deriving, erasing, jobs, lineage, log, reading, tables
 from mnemic.vault.codec import Stored, client_key, digest, erased_marker
 from mnemic.vault.database import InStatement, Statement, Transaction
@@ -308,7 +307,9 @@ class _Work:
             return
         plan = erasing.plan_of(self._transaction, self._tenant, sorted(held), ())
         (id_,) = new_ids(1)
-        erasing.destroy(self._transaction, self._tenant, self._key, plan, erasure=id_, at=now())
+        erasing.destroy(
+            self._transaction, self._tenant, self._key, plan, erasure=id_, at=self._transaction.clock()
+        )
         self._account.gone = len(plan.cubes)
 
     # --- what comes in
@@ -529,7 +530,7 @@ class _Work:
             for statement in (_derived, _stale)
             for row in self._transaction.rows(statement, {"t": self._tenant})
         }
-        at = now()
+        at = self._transaction.clock()
         if lineage.restate(self._transaction, self._tenant, derived, at):
             for space in sorted({target.space for target in self._targets.values()}):
                 jobs.ask(self._transaction, self._tenant, space, REBUILD, at=at)

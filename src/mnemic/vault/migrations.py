@@ -18,6 +18,7 @@ from mnemic.vault.database import Database, Statement, Transaction
 from mnemic.vault.schema_1 import TABLES as SCHEMA_1
 from mnemic.vault.schema_2 import TABLES as SCHEMA_2
 from mnemic.vault.schema_3 import TABLES as SCHEMA_3
+from mnemic.vault.schema_4 import TABLES as SCHEMA_4
 
 Migration = Callable[[Transaction], None]
 
@@ -68,7 +69,13 @@ def portable(transaction: Transaction) -> None:
         transaction.script(statement)
 
 
-MIGRATIONS: tuple[Migration, ...] = (initial, background_work, portable)
+def governance(transaction: Transaction) -> None:
+    """Version 4: principals, grants, policies, the audit log and usage."""
+    for statement in SCHEMA_4[transaction.dialect]:
+        transaction.script(statement)
+
+
+MIGRATIONS: tuple[Migration, ...] = (initial, background_work, portable, governance)
 
 
 def get_meta(transaction: Transaction, key: str) -> bytes | None:

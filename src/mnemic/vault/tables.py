@@ -233,3 +233,66 @@ model = _table(
     sa.Column("active", _int, nullable=False),
     sa.UniqueConstraint("tenant", "name", name="model_name"),
 )
+
+governance = _table(
+    "governance",  # one row a tenant that has rules: `revision` rises with each change of them
+    sa.Column("tenant", _text, primary_key=True),
+    sa.Column("revision", _int, nullable=False),
+    sa.Column("audit_n", _int),  # rows in the audit chain; NULL: it was never begun
+    sa.Column("audit_head", _bytes),  # hash of the last of them
+)
+
+principal = _table(
+    "principal",
+    sa.Column("tenant", _text, primary_key=True),
+    sa.Column("principal", _bytes, primary_key=True),
+    sa.Column("name_key", _bytes, nullable=False),  # 🔑
+    sa.Column("name", _bytes, nullable=False, info={"sealed": None}),
+    sa.Column("kind", _text, nullable=False),  # user, agent, service
+    sa.Column("disabled", _int, nullable=False),
+    sa.UniqueConstraint("tenant", "name_key", name="principal_name"),
+)
+
+grants = _table(
+    "grants",
+    sa.Column("tenant", _text, primary_key=True),
+    sa.Column("grant_id", _bytes, primary_key=True),
+    sa.Column("principal", _bytes),  # NULL: everyone
+    sa.Column("rights", _int, nullable=False),  # bits: 1 read, 2 write, 4 admin
+    sa.Column(
+        "reach", _bytes, nullable=False, info={"sealed": None}
+    ),  # JSON of user, agent, session; a field left out is any
+    sa.Column("label", _bytes, info={"sealed": None}),  # only cubes that have it
+    sa.Column("unless", _bytes, info={"sealed": None}),  # only cubes that do not have it
+    sa.Column("until", _int),
+)
+
+policy = _table(
+    "policy",
+    sa.Column("tenant", _text, primary_key=True),
+    sa.Column("policy", _bytes, primary_key=True),
+    sa.Column("reach", _bytes, nullable=False, info={"sealed": None}),  # as in grants
+    sa.Column("label", _bytes, info={"sealed": None}),
+    sa.Column("rule", _bytes, nullable=False, info={"sealed": None}),  # such as "keep 30 days"
+)
+
+audit = _table(
+    "audit",  # append-only, hash-chained, opaque ids only
+    sa.Column("tenant", _text, primary_key=True),
+    sa.Column("n", _int, primary_key=True, autoincrement=False),
+    sa.Column("at", _int, nullable=False),
+    sa.Column("principal", _bytes),  # NULL: the owner of the vault
+    sa.Column("verb", _text, nullable=False),
+    sa.Column("target", _bytes, nullable=False),
+    sa.Column("allowed", _int, nullable=False),
+    sa.Column("hash", _bytes, nullable=False),
+)
+
+usage = _table(
+    "usage",  # beside the cubes, so that reading rewrites none; kept while a rule needs it
+    sa.Column("tenant", _text, primary_key=True),
+    sa.Column("space", _int, primary_key=True, autoincrement=False),
+    sa.Column("cube", _bytes, primary_key=True),
+    sa.Column("uses", _int, nullable=False),
+    sa.Column("last_used", _int, nullable=False),
+)

@@ -6,14 +6,17 @@ taken back first would be lost otherwise. Undoing is a change like any other, an
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from mnemic.cube.errors import ChangedSince, NotFound
 from mnemic.cube.ids import id_bytes, id_text
 from mnemic.vault import log, reading
 from mnemic.vault.codec import Draft, Stored, stored, tombstone
 from mnemic.vault.database import Transaction
+
+NO_CHANGE: Final = "no change {} in this vault; changes(user=…) lists them"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,16 +40,24 @@ def rows_of(transaction: Transaction, tenant: str, changes: Sequence[str]) -> li
     ]
     found = list(dict.fromkeys(found))
     if missing := set(wanted) - {change for _, _, change in found}:
-        raise NotFound(f"no change {id_text(min(missing))} in this vault; changes(user=…) lists them")
+        raise NotFound(NO_CHANGE.format(id_text(min(missing))))
     for space in sorted({space for space, _, _ in found}):
         log.hold(transaction, tenant, space)
     return sorted(found, key=lambda row: (row[0], -row[1]))
 
 
-def steps(transaction: Transaction, tenant: str, space: int, seq: int) -> list[Step]:
-    """What takes back the change that ends at `seq`. O(versions of its cubes).
+def steps(
+    transaction: Transaction,
+    tenant: str,
+    space: int,
+    seq: int,
+    change: bytes,
+    *,
+    shows: Callable[[Stored], bool],
+) -> list[Step]:
+    """What takes back the change that ends at `seq`, for who is shown all its cubes. O(versions of these).
 
-    Raises ChangedSince, NotFound.
+    Raises ChangedSince, NotFound, and what `shows` raises.
     """
     found = transaction.row(reading.seq_before, {"t": tenant, "s": space, "seq": seq})
     low = int(found[0]) if found and found[0] is not None else 0
@@ -55,6 +66,8 @@ def steps(transaction: Transaction, tenant: str, space: int, seq: int) -> list[S
     cubes = [row.cube for row in left]
     found_heads = transaction.rows_in(reading.heads_of, {"t": tenant}, cubes)
     heads = {row.cube: row for row in (stored(one[1:]) for one in found_heads)}
+    if not all(shows(head) for head in heads.values()):
+        raise NotFound(NO_CHANGE.format(id_text(change)))
     past: dict[bytes, list[Stored]] = {}
     for one in transaction.rows_in(reading.histories_of, {"t": tenant}, cubes):
         past.setdefault(bytes(one[2]), []).append(stored(one[1:]))

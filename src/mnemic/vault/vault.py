@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Final
 
 import sqlalchemy as sa
 
-from mnemic.cube.errors import IdempotencyConflict, InvalidOption, NotFound
+from mnemic.cube.errors import Expired, IdempotencyConflict, InvalidOption, NotFound
 from mnemic.cube.ids import id_bytes, id_text, new_ids
-from mnemic.cube.model import Blob, Kind, MemCube, Origin, Scope, check_scope_field
-from mnemic.vault import currency, kinds, lineage, log, reading, tables, undoing, writing
+from mnemic.cube.lifecycle import Event, follow
+from mnemic.cube.model import Blob, Kind, MemCube, Origin, Scope, State, check_scope_field
+from mnemic.cube.times import Clock, now
+from mnemic.vault import (
+    currency,
+    governing,
+    kinds,
+    lineage,
+    log,
+    reading,
+    tables,
+    undoing,
+    writing,
+)
+from mnemic.vault.acting import Acting
 from mnemic.vault.blobs import Blobs, Hashed, Source, pieces
 from mnemic.vault.changes import LoggedChange, changes_after, changes_of
 from mnemic.vault.codec import (
@@ -30,7 +45,7 @@ from mnemic.vault.codec import (
     stored,
     tombstone,
 )
-from mnemic.vault.database import Database, Statement, Transaction
+from mnemic.vault.database import Actor, Database, Statement, Transaction
 from mnemic.vault.interned import Interned
 from mnemic.vault.keys import KeyLike
 from mnemic.vault.migrations import migrate
@@ -66,6 +81,7 @@ _activate = Statement(
 _bump_epochs = Statement(
     sa.update(tables.space).where(tables.space.c.tenant == _p("t")).values(epoch=tables.space.c.epoch + 1)
 )
+NO_CUBE: Final = "no cube {} in this vault"
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,16 +148,28 @@ class Vault:
         tenant: str = "default",
         key: KeyLike | None = None,
         blobs: str | os.PathLike[str] | None = None,
+        clock: Clock = now,
     ) -> None:
-        self.database = database
         self.tenant = check_scope_field("tenant", tenant) or ""
         if not self.tenant:
             raise InvalidOption("tenant must be named")
+        self.database = Acting(database, self.tenant, clock=clock)
         migrate(database)
         self._key, self._seals = unlock(database, self.tenant, key)
         database.sealing = self._seals
         self._interned = Interned()
         self.blobs = Blobs(database, self.tenant, self._blob_folder(blobs))
+
+    @property
+    def clock(self) -> Clock:
+        """What time it is, in microseconds."""
+        return self.database.clock
+
+    def as_actor(self, actor: Actor) -> Vault:
+        """The same open vault on somebody's behalf: their rights hold for what is read and written by it."""
+        other = copy.copy(self)
+        other.database = self.database.as_actor(actor)
+        return other
 
     # --- writing
     # -------------------------------------------------------------------------------------------------
@@ -159,6 +187,8 @@ class Vault:
         for _ in range(3):
             try:
                 with self.database.write() as transaction:
+                    if transaction.actor is not None:  # before anything that is there is looked at
+                        transaction.actor.permit(transaction, scope, drafts, ())
                     target = self._target(transaction, scope)
                     known = self._known(transaction, target, drafts)
                     fresh = [draft for i, draft in enumerate(drafts) if i not in known]
@@ -186,7 +216,7 @@ class Vault:
         """
         with self.database.write() as transaction:
             self._hold_spaces_of(transaction, [cube])
-            space, row = self._head(transaction, cube)
+            space, row = self.visible_head(transaction, cube)
             if row.deleted:
                 raise NotFound(f"cube {cube} was deleted; restore it before you update it")
             names = self._scope_names(transaction, space, row.scope)
@@ -208,28 +238,34 @@ class Vault:
         """
         with self.database.write() as transaction:
             self._hold_spaces_of(transaction, cubes)
-            heads = self._heads(transaction, cubes)
+            heads = self._visible_heads(transaction, cubes)
             gone = [Next(space, row, tombstone(row)) for space, row in heads if not row.deleted]
             return self._advance(transaction, gone, op="delete", reason=reason)
 
     def restore(self, cube: str, version: int, *, reason: str | None = None) -> list[tuple[Written, Scope]]:
         """Let a cube say again what its `version` (1 is the first) said, as a new version; nothing where it
 
-        says so already. Raises NotFound, InvalidOption for a deletion, Frozen.
+        says so already. What has expired comes back while it can (MemOS §5.4.3). Raises NotFound, Expired,
+        InvalidOption for a deletion, Frozen.
         """
         with self.database.write() as transaction:
             self._hold_spaces_of(transaction, [cube])
-            space, row = self._head(transaction, cube)
+            space, row, expired = self._restorable_head(transaction, cube)
             past = self._past(transaction, row.cube)
             if isinstance(version, bool) or not isinstance(version, int) or not 1 <= version <= len(past):
                 raise NotFound(f"cube {cube} has versions 1 to {len(past)}, not {version!r:.80}")
             wanted = past[version - 1]
             if wanted.deleted:
                 raise InvalidOption(f"version {version} of cube {cube} is its deletion; use delete({cube!r})")
-            if wanted.says_the_same_as(row):
+            if wanted.says_the_same_as(row) and not expired:
                 return []
             again = self._again(transaction, space, wanted)
-            return self._advance(transaction, [Next(space, row, again)], op="restore", reason=reason)
+            if again.expires_at is not None and again.expires_at <= transaction.clock():
+                again = replace(again, expires_at=None)
+            done = self._advance(transaction, [Next(space, row, again)], op="restore", reason=reason)
+            if (state := follow(State(row.state), Event.restore)) is not None:
+                governing.set_state(transaction, self.tenant, [row.cube], row.state, int(state))
+            return done
 
     def freeze(
         self, cubes: Sequence[str], *, thaw: bool = False, reason: str | None = None
@@ -241,7 +277,7 @@ class Vault:
         with self.database.write() as transaction:
             self._hold_spaces_of(transaction, cubes)
             found = []
-            for space, row in self._heads(transaction, cubes):
+            for space, row in self._visible_heads(transaction, cubes):
                 if row.deleted:
                     cube = id_text(row.cube)
                     raise NotFound(f"cube {cube} was deleted; restore it before you freeze or thaw it")
@@ -263,7 +299,8 @@ class Vault:
             (change_id,) = new_ids(1)
             done: list[tuple[Written, Scope]] = []
             for space, seq, undone in undoing.rows_of(transaction, self.tenant, changes):
-                steps = undoing.steps(transaction, self.tenant, space, seq)
+                shows = partial(self._shows, transaction, space)
+                steps = undoing.steps(transaction, self.tenant, space, seq, undone, shows=shows)
                 inverse = [
                     Next(space, step.head, self._again(transaction, space, step.to) if step.to else step.gone)
                     for step in steps
@@ -490,7 +527,7 @@ class Vault:
                 out[i] = (
                     Outcome(None, "was deleted; a deleted id stays deleted")
                     if deleted
-                    else Outcome(rows[seq], "already stored under this id")
+                    else self._there(transaction, target.space, rows[seq], "already stored under this id")
                 )
         fresh = {i: self._erased_key(target, drafts[i]) for i, key in keys.items() if key not in known}
         erased = transaction.rows_in(reading.erased_of, {"t": target.tenant}, list(fresh.values()))
@@ -525,9 +562,18 @@ class Vault:
             return {}
         heads = [self._head(transaction, id_text(bytes(cube)))[1] for _, cube in told]
         return {
-            i: Outcome(None if head.deleted else head, "repeats the session's history")
+            i: Outcome(None, "repeats the session's history")
+            if head.deleted
+            else self._there(transaction, target.space, head, "repeats the session's history")
             for i, head in enumerate(heads)
         }
+
+    def _there(self, transaction: Transaction, space: int, row: Stored, reason: str) -> Outcome:
+        """What was told before; without its row where the actor may not see it."""
+        try:
+            return Outcome(row if self._shows(transaction, space, row) else None, reason)
+        except Expired:
+            return Outcome(None, "has expired; an id that expired stays so")
 
     def _advance(
         self,
@@ -593,7 +639,7 @@ class Vault:
     def _head(self, transaction: Transaction, cube: str) -> tuple[int, Stored]:
         found = transaction.row(reading.head_of, {"t": self.tenant, "c": id_bytes(cube)})
         if found is None:
-            raise NotFound(f"no cube {cube} in this vault")
+            raise NotFound(NO_CUBE.format(cube))
         return int(found[0]), stored(found[1:])
 
     def _heads(self, transaction: Transaction, cubes: Sequence[str]) -> list[tuple[int, Stored]]:
@@ -602,8 +648,36 @@ class Vault:
         rows = transaction.rows_in(reading.heads_of, {"t": self.tenant}, keys)
         found = {bytes(row[2]): (int(row[0]), stored(row[1:])) for row in rows}
         if missing := [key for key in keys if key not in found]:
-            raise NotFound(f"no cube {id_text(missing[0])} in this vault")
+            raise NotFound(NO_CUBE.format(id_text(missing[0])))
         return [found[key] for key in keys]
+
+    def visible_head(self, transaction: Transaction, cube: str) -> tuple[int, Stored]:
+        """A cube's space and current state, for who may see it. Raises NotFound and Expired."""
+        space, row = self._head(transaction, cube)
+        if not self._shows(transaction, space, row):
+            raise NotFound(NO_CUBE.format(cube))
+        return space, row
+
+    def _visible_heads(self, transaction: Transaction, cubes: Sequence[str]) -> list[tuple[int, Stored]]:
+        heads = self._heads(transaction, cubes)
+        for space, row in heads:
+            if not self._shows(transaction, space, row):
+                raise NotFound(NO_CUBE.format(id_text(row.cube)))
+        return heads
+
+    def _restorable_head(self, transaction: Transaction, cube: str) -> tuple[int, Stored, bool]:
+        """A head, and whether it has expired, which nothing but restoring looks at."""
+        try:
+            return (*self.visible_head(transaction, cube), False)
+        except Expired as error:
+            if not error.restorable:
+                raise
+            return (*self._head(transaction, cube), True)
+
+    def _shows(self, transaction: Transaction, space: int, row: Stored) -> bool:
+        """Is it there for the actor? Raises Expired."""
+        actor = transaction.actor
+        return actor is None or actor.look(transaction, self._scope_names(transaction, space, row.scope), row)
 
     def _rows(self, transaction: Transaction, space: int, seqs: Sequence[int]) -> dict[int, Stored]:
         rows = transaction.rows_in(reading.stored_at, {"t": self.tenant, "s": space}, seqs)
@@ -639,7 +713,7 @@ class Snapshot:
     def __init__(self, vault: Vault, transaction: Transaction) -> None:
         self.vault = self._vault = vault
         self.transaction = self._transaction = transaction
-        self._tenant = vault.tenant
+        self.tenant = self._tenant = vault.tenant
 
     def spaces(self) -> list[SpaceRow]:
         rows = self._transaction.rows(reading.spaces, {"t": self._tenant})
@@ -689,16 +763,20 @@ class Snapshot:
 
     def head(self, cube: str) -> MemCube:
         """The current state, tombstones included; raises NotFound."""
-        space, row = self._vault._head(self._transaction, cube)
+        space, row = self._vault.visible_head(self._transaction, cube)
         return row.cube_in(self._names(space, row.scope))
 
     def history(self, cube: str) -> list[MemCube]:
-        """Every version, oldest first; raises NotFound."""
+        """Every version, oldest first; raises NotFound, also to who may not read one of them."""
+        self._vault.visible_head(self._transaction, cube)
         rows = self._transaction.rows_in(reading.histories_of, {"t": self._tenant}, [id_bytes(cube)])
-        found = [stored(row[1:]).cube_in(self._names(row[0], row[4])) for row in rows]
-        if not found:
-            raise NotFound(f"no cube {cube} in this vault")
-        return found
+        found = [(self._names(row[0], row[4]), stored(row[1:])) for row in rows]
+        actor = self._transaction.actor
+        if actor is not None and not all(
+            row.deleted or actor.reads(self._transaction, names, row) for names, row in found
+        ):
+            raise NotFound(NO_CUBE.format(cube))
+        return [row.cube_in(names) for names, row in found]
 
     def changes_of(self, cube: str) -> list[LoggedChange]:
         """The change that made each version of a cube, oldest version first."""
@@ -712,7 +790,23 @@ class Snapshot:
     def made_from(self, cube: str) -> set[str]:
         """Ids of the cubes that were made from this one, directly or through others."""
         found = lineage.made_from(self._transaction, self._tenant, [id_bytes(cube)])
-        return {id_text(one) for one in found}
+        return {name for name in map(id_text, found) if self.shows(name)}
+
+    def shows(self, cube: str) -> bool:
+        """Whether a cube is there to be seen, live or deleted."""
+        try:
+            self._vault.visible_head(self._transaction, cube)
+        except NotFound:
+            return False
+        return True
+
+    def shows_or_gone(self, cube: str) -> bool:
+        """Whether a cube is there to be seen, or was erased: not one that is kept from the reader."""
+        try:
+            self._vault._head(self._transaction, cube)
+        except NotFound:
+            return True
+        return self.shows(cube)
 
     def stale(self, space: int) -> frozenset[bytes]:
         """The derived cubes of a space that are not current. O(those)."""
@@ -766,6 +860,7 @@ def open_vault(
     tenant: str = "default",
     key: KeyLike | None = None,
     blobs: str | os.PathLike[str] | None = None,
+    clock: Clock = now,
 ) -> Vault:
     """Open or create a vault; raises VaultError and its kinds.
 
@@ -774,7 +869,7 @@ def open_vault(
     """
     database = connect(url)
     try:
-        return Vault(database, tenant=tenant, key=key, blobs=blobs)
+        return Vault(database, tenant=tenant, key=key, blobs=blobs, clock=clock)
     except BaseException:
         database.close()
         raise

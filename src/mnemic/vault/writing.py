@@ -11,10 +11,9 @@ import sqlalchemy as sa
 
 from mnemic.cube.ids import id_text, named_id, new_ids
 from mnemic.cube.model import Scope, State
-from mnemic.cube.times import now
 from mnemic.vault import blobs, heads, jobs, lineage, log, tables
 from mnemic.vault.codec import Draft, Stored, client_key, digest, encode_header, mac
-from mnemic.vault.database import Statement, Transaction
+from mnemic.vault.database import Deed, Statement, Transaction
 
 REBUILD = "rebuild"  # the kind of job that looks after what became stale
 
@@ -88,11 +87,14 @@ def insert(
     """Store drafts as new cubes, or, where there is a parent, as the next versions of existing ones.
 
     What depends on them is marked stale, or current again, and a job is left for it. O(drafts).
-    Raises SpaceGone before anything is written.
+    Raises SpaceGone before anything is written, and what the transaction's actor raises.
     """
     count = len(drafts)
     tenant, space = target.tenant, target.space
-    taken = log.allocate(transaction, tenant, space, count, now())
+    if transaction.actor is not None:
+        followed = [parent.cube for parent in parents or () if parent and parent.version]
+        transaction.actor.permit(transaction, target.names, drafts, followed)
+    taken = log.allocate(transaction, tenant, space, count, transaction.clock())
     if taken is None or target.epoch not in (None, taken.epoch):
         raise SpaceGone
     first_seq, first_time = taken.last_seq - count + 1, taken.last_time - count + 1
@@ -173,13 +175,14 @@ def insert(
                 "seq": taken.last_seq,
                 "change_id": change_id or ids[0],
                 "op": op,
-                "principal": None,
+                "principal": transaction.actor.principal if transaction.actor else None,
                 "at": first_time,
                 "reason": None if reason is None else reason.encode(),
                 "undoes": undoes,
             }
         ],
     )
+    transaction.deeds.append(Deed(op, change_id or ids[0]))
     transaction.many(_insert_version, versions)
     transaction.many(_move_head, moved)
     transaction.many(_insert_cube, cubes)

@@ -13,13 +13,14 @@ from typing import Final
 from mnemic.cube.checks import require_count
 from mnemic.cube.errors import NotFound
 from mnemic.cube.model import MemCube
+from mnemic.cube.reach import Reach
 from mnemic.models.base import LanguageModel, Usage
 from mnemic.plaintext.compose.confidence import DEPTH, LIMIT, confidence
 from mnemic.plaintext.compose.context import Context, compose
 from mnemic.plaintext.compose.policy import ContextOptions
 from mnemic.plaintext.compose.sentences import excerpt, said
 from mnemic.plaintext.compose.words import words
-from mnemic.plaintext.recall.filters import Filter, Reach
+from mnemic.plaintext.recall.filters import Filter
 from mnemic.plaintext.recall.search import Hit, Recall
 
 NOT_HELD: Final = "The memory does not hold this."

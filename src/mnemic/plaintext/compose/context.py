@@ -10,6 +10,7 @@ from typing import Final
 from mnemic.cube.checks import require_count
 from mnemic.cube.errors import NotFound
 from mnemic.cube.model import MemCube
+from mnemic.cube.reach import Reach
 from mnemic.models.tokens import TokenCounter, estimate_tokens
 from mnemic.plaintext.compose.account import Omitted, omissions, reasons
 from mnemic.plaintext.compose.evidence import by_worth
@@ -18,7 +19,7 @@ from mnemic.plaintext.compose.gist import gists
 from mnemic.plaintext.compose.policy import AUTO, Choice, ContextOptions, check_strategy, choose
 from mnemic.plaintext.compose.scene import LEAST_LINE, Evidence, look
 from mnemic.plaintext.compose.words import words
-from mnemic.plaintext.recall.filters import Filter, Reach
+from mnemic.plaintext.recall.filters import Filter
 from mnemic.plaintext.recall.question import Question
 from mnemic.plaintext.recall.search import Recall
 

@@ -74,6 +74,7 @@ def _links(snapshot: Snapshot, cube: MemCube, depth: int) -> tuple[Link, ...]:
     header = cube.header
     cited = [("source", source) for source in header.sources]
     cited += [("ended by", header.ended_by)] if header.ended_by is not None else []
+    cited = [(role, source) for role, source in cited if snapshot.shows_or_gone(source.cube_id)]
     if not cited or not depth:
         return ()
     heads = deriving.states_of(snapshot.vault, snapshot.transaction, [source.cube_id for _, source in cited])

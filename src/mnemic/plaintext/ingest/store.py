@@ -10,6 +10,7 @@ from typing import NamedTuple, overload
 from mnemic.cube.errors import IdempotencyConflict, InvalidInput, InvalidOption
 from mnemic.cube.ids import id_text
 from mnemic.cube.model import MemCube, Origin, Place, Scope
+from mnemic.governance.guard import Guard
 from mnemic.models.base import FloatArray
 from mnemic.models.vectors import check_vectors
 from mnemic.plaintext.ingest.checked import check_reason, check_text
@@ -28,7 +29,8 @@ class Added(Sequence[MemCube]):
     """What an add did: the cubes that now hold what was told, in order, new ones and those that were there.
 
     `existing` are the ids of cubes that were there already; `skipped` says item by item what was not stored
-    and why. `change_id` is None when nothing had to be written. Cubes are made when they are looked at.
+    and why. `change_id` is None when nothing had to be written. `redacted` counts what was taken out, by
+    kind. Cubes are made when they are looked at.
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class Added(Sequence[MemCube]):
         self.change_id = change_id
         self.existing = tuple(existing)
         self.skipped = tuple(skipped)
+        self.redacted: dict[str, int] = {}
 
     @cached_property
     def _cubes(self) -> tuple[MemCube, ...]:
@@ -249,7 +252,15 @@ def _given(vectors: object, maker: FeatureMaker, told: int, drafts: int) -> Floa
     return check_vectors(vectors, count=told, dim=maker.dense.dim, name=maker.dense.name)
 
 
-def revise(vault: Vault, maker: FeatureMaker, cube: str, text: str, *, reason: str | None = None) -> Change:
+def revise(
+    vault: Vault,
+    maker: FeatureMaker,
+    cube: str,
+    text: str,
+    *,
+    reason: str | None = None,
+    guard: Guard | None = None,
+) -> Change:
     """A new version of a cube with another text. Raises InvalidText, NotFound."""
     checked, reason = check_text(text), check_reason(reason)
     with vault.snapshot() as snapshot:
@@ -259,6 +270,8 @@ def revise(vault: Vault, maker: FeatureMaker, cube: str, text: str, *, reason: s
             f"cube {cube} is derived from others and would be made again: change what it rests on "
             "(explain(id).raw), tell the correction, or delete it"
         )
+    if guard is not None:
+        checked = guard.redaction(header.scope, header.labels).clean(checked)
     recalled = tuple(find_recalled(checked))
     spoken = utterance(checked, recalled, speaker_of(header))
     (features,) = maker.make([spoken])

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import unified_diff
 from typing import overload
 
 from mnemic.cube.checks import require_count
 from mnemic.cube.errors import InvalidOption
 from mnemic.cube.model import Kind, MemCube, Scope
+from mnemic.cube.reach import Reach
 from mnemic.plaintext.ingest.checked import check_reason
 from mnemic.plaintext.ingest.features import FeatureMaker, embed_pending, lexical_only
 from mnemic.plaintext.ingest.store import Change, changed
-from mnemic.plaintext.recall.filters import Reach
 from mnemic.vault.changes import LoggedChange
-from mnemic.vault.vault import Vault, Written
+from mnemic.vault.vault import Snapshot, Vault, Written
 
 PAGE = 1000
 
@@ -64,25 +64,33 @@ def history(vault: Vault, cube: str) -> History:
         return History(snapshot.history(cube), snapshot.changes_of(cube))
 
 
-def changes(vault: Vault, reach: Reach, *, after: int, limit: int) -> list[LoggedChange]:
-    """What was changed within reach after a seq, in the order of the log. O(changes read)."""
+def changes(snapshot: Snapshot, reach: Reach, *, after: int, limit: int) -> list[LoggedChange]:
+    """What was changed within reach after a seq, in the order of the log. O(cubes of the changes read).
+
+    A change without the cubes that may not be seen, and without its reason where there are some.
+    """
     require_count(after=after, minimum=0)
     require_count(limit=limit)
     out: list[LoggedChange] = []
-    with vault.snapshot() as snapshot:
-        if isinstance(reach.user, str) or reach.user is None:
-            found = snapshot.space_of(reach.user)
-            spaces = [] if found is None else [found]
-        else:
-            spaces = [row.space for row in snapshot.spaces()]
-        if len(spaces) > 1 and after:
-            raise InvalidOption("after= counts within one user's memory: name the user")
-        for space in spaces:
-            last = after
-            while len(out) < limit and (page := snapshot.changes(space, last, PAGE)):
-                out += [one for one in page if one.scope and reach.has(one.scope)]
-                last = page[-1].seq
+    if isinstance(reach.user, str) or reach.user is None:
+        found = snapshot.space_of(reach.user)
+        spaces = [] if found is None else [found]
+    else:
+        spaces = [row.space for row in snapshot.spaces()]
+    if len(spaces) > 1 and after:
+        raise InvalidOption("after= counts within one user's memory: name the user")
+    for space in spaces:
+        last = after
+        while len(out) < limit and (page := snapshot.changes(space, last, PAGE)):
+            mine = (_seen(snapshot, one) for one in page if one.scope and reach.has(one.scope))
+            out += [one for one in mine if one.cubes]
+            last = page[-1].seq
     return out[:limit]
+
+
+def _seen(snapshot: Snapshot, change: LoggedChange) -> LoggedChange:
+    shown = tuple(cube for cube in change.cubes if snapshot.shows(cube))
+    return change if shown == change.cubes else replace(change, cubes=shown, reason=None)
 
 
 def restore(

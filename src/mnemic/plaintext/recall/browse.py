@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from mnemic.cube.checks import require_count
 from mnemic.cube.errors import InvalidOption, ScopeRequired
 from mnemic.cube.model import MemCube, ScopeField, Unset
+from mnemic.cube.reach import EVERYWHERE, Reach
 from mnemic.cube.times import to_datetime
-from mnemic.plaintext.recall.filters import Filter, Reach, Where
+from mnemic.plaintext.recall.filters import Filter, Where
 from mnemic.plaintext.recall.search import Recall
 from mnemic.plaintext.recall.visible import Visible
 
@@ -127,7 +128,12 @@ def sessions(recall: Recall, reach: Reach) -> list[Session]:
 
 
 def users(recall: Recall) -> list[str]:
-    """Every user that something was told about, by name. O(users)."""
+    """Every user that something was told about, by name; a principal gets those of whom they see something.
+
+    O(users) for the owner, else O(rows).
+    """
+    if recall.guard.name is not None:
+        return sorted({one.user for one in sessions(recall, EVERYWHERE) if one.user is not None})
     with recall.vault.snapshot() as snapshot:
         return sorted(row.user for row in snapshot.spaces() if row.user is not None and row.last_seq > 0)
 

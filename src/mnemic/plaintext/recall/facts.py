@@ -7,11 +7,12 @@ from datetime import datetime
 
 from mnemic.cube.checks import require_count
 from mnemic.cube.model import MemCube
-from mnemic.cube.times import now, to_datetime
+from mnemic.cube.reach import Reach
+from mnemic.cube.times import to_datetime
 from mnemic.index.facts import Fact as Known
 from mnemic.index.lexical import words
 from mnemic.index.scope import FAR
-from mnemic.plaintext.recall.filters import Filter, Reach
+from mnemic.plaintext.recall.filters import Filter
 from mnemic.plaintext.recall.search import Recall
 
 
@@ -46,7 +47,7 @@ def facts(
     """Facts that are current, by subject, attribute and time. O(facts within reach)."""
     require_count(limit=limit)
     where = Filter.of({"origin": "derived"}, as_of=as_of, valid_at=valid_at)  # type: ignore[arg-type]
-    moment = where.valid_at if where.valid_at is not None else now()
+    moment = where.valid_at if where.valid_at is not None else recall.vault.clock()
     found: list[tuple[tuple[str, str, int], int, Known]] = []
     with recall.cache.lock, recall.vault.snapshot() as snapshot:
         for view in recall.visible(snapshot, reach, where):

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mnemic.cube.errors import InvalidFilter, InvalidTime, ScopeRequired
-from mnemic.cube.model import ANY, Kind, Origin, Scope, ScopeField, Unset, check_scope_field
+from mnemic.cube.errors import InvalidFilter, InvalidTime
+from mnemic.cube.model import Kind, Origin, Scope
+from mnemic.cube.reach import Reach
 from mnemic.cube.times import TimeLike, to_micros
 from mnemic.index.columns import HeaderColumns
 from mnemic.index.scope import ScopeIndex
@@ -35,37 +36,6 @@ _ORDER: dict[str, Callable[[Any, Any], Any]] = {
     "lte": lambda have, want: have <= want,
     "lt": lambda have, want: have < want,
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Reach:
-    """What a read may see: a field left out (ANY) matches anything, a given one exactly, None only
-    "unset".
-    """
-
-    user: ScopeField = ANY
-    agent: ScopeField = ANY
-    session: ScopeField = ANY
-
-    @classmethod
-    def of(cls, user: ScopeField, agent: ScopeField, session: ScopeField, *, everyone: bool = False) -> Reach:
-        """Raises ScopeRequired unless a user or an agent is named, or `everyone` is."""
-        for field, value in (("user", user), ("agent", agent), ("session", session)):
-            if not isinstance(value, Unset):
-                check_scope_field(field, value)
-        if not everyone and not isinstance(user, str) and not isinstance(agent, str):
-            raise ScopeRequired("say whose memory: user='…' or agent='…' (or everyone=True for all of them)")
-        return cls(user, agent, session)
-
-    def has(self, names: Scope) -> bool:
-        return all(
-            isinstance(want, Unset) or want == have
-            for want, have in (
-                (self.user, names.user),
-                (self.agent, names.agent),
-                (self.session, names.session),
-            )
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +78,9 @@ class Filter:
         return True, "kind" in named and not _accepts(named["kind"], int(Kind.plaintext))
 
     def mask(
-        self, index: ScopeIndex, scopes: Mapping[int, Scope], reach: Reach, columns: Columns, now: int
+        self, index: ScopeIndex, scopes: Mapping[int, Scope], reach: Reach, columns: Columns
     ) -> BoolArray:
-        """(rows,) what the reader may see, that has not expired and that passes. O(rows), vectorised."""
+        """(rows,) what is within reach and passes. O(rows), vectorised."""
         seen = np.zeros(max(scopes, default=0) + 1, np.bool_)
         for number, names in scopes.items():
             seen[number] = reach.has(names) and all(
@@ -118,7 +88,7 @@ class Filter:
                 for field, conditions in self.tests
                 if field in _SCOPES
             )
-        mask = seen[index.scope] & (index.expires_at > now)
+        mask = seen[index.scope]
         for field, conditions in self.tests:
             if field in _SCOPES:
                 continue

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from mnemic.cube.checks import require_count
 from mnemic.cube.errors import InvalidText, ModelError
 from mnemic.cube.model import MemCube, Scope, Unset
-from mnemic.cube.times import now
+from mnemic.cube.reach import Reach
+from mnemic.governance.guard import Guard, Sight
 from mnemic.index.cache import Entry, IndexCache, Part
+from mnemic.index.scope import BoolArray
 from mnemic.models.base import Embedder, TokenEmbedder
 from mnemic.models.vectors import embed_checked
+from mnemic.plaintext.recall import sight
 from mnemic.plaintext.recall.current import Superseded, lifts, superseded, untrue_rows
-from mnemic.plaintext.recall.filters import Filter, Reach
+from mnemic.plaintext.recall.filters import Filter
 from mnemic.plaintext.recall.question import Question, event_clause, parse_question
 from mnemic.plaintext.recall.rank import Ranked, Weights, rank
 from mnemic.plaintext.recall.visible import Known, Visible
@@ -60,18 +64,30 @@ class Recall:
     """The reading side of plaintext memory. Thread-safe: one search at a time an open memory."""
 
     def __init__(
-        self, vault: Vault, embedder: Embedder, cache: IndexCache, weights: Weights | None = None
+        self,
+        vault: Vault,
+        embedder: Embedder,
+        cache: IndexCache,
+        weights: Weights | None = None,
+        *,
+        guard: Guard | None = None,
     ) -> None:
-        self.vault = vault
+        self.guard = guard or Guard(vault)
+        self.vault = vault.as_actor(self.guard)
         self._embedder = embedder
         self.cache = cache
         self._weights = weights or Weights()
 
+    def behind(self, guard: Guard) -> Recall:
+        """The same indexes, seen as another principal sees them."""
+        return Recall(guard.vault, self._embedder, self.cache, self._weights, guard=guard)
+
     def visible(self, snapshot: Snapshot, reach: Reach, where: Filter) -> list[Visible]:
         """The spaces within reach, caught up and masked. Call it under `cache.lock`.
 
-        O(rows + new changes).
+        Raises AccessDenied where no grant could show anything of it. O(rows + new changes).
         """
+        asker = self.guard.require_reach(snapshot.transaction, reach)
         if isinstance(reach.user, Unset):
             spaces = [row.space for row in snapshot.spaces()]
         else:
@@ -80,15 +96,19 @@ class Recall:
         out = []
         for space in spaces:
             scopes = self.cache.scopes(snapshot, space)
-            if not any(reach.has(names) for names in scopes.values()):
+            if not any(reach.has(names) and sight.opens(asker, names) for names in scopes.values()):
                 continue
             entry = self.cache.catch_up(snapshot, space)
             if entry is None:
                 continue
             entry.scopes = scopes
+            shown = self._shown(snapshot, space, entry, scopes, asker)
             if where.as_of is not None:
-                entry = self.cache.past(snapshot, space, where.as_of) or entry
-            out += self._views(snapshot, space, entry, scopes, reach, where)
+                present, entry = entry, self.cache.past(snapshot, space, where.as_of) or entry
+                still = sight.still(asker, snapshot, space, present, shown, entry)
+                shown = self._shown(snapshot, space, entry, scopes, asker)
+                shown = {derived: mask & still[derived] for derived, mask in shown.items()}
+            out += self._views(snapshot, space, entry, scopes, reach, where, shown)
         return out
 
     def _views(
@@ -99,13 +119,14 @@ class Recall:
         scopes: Mapping[int, Scope],
         reach: Reach,
         where: Filter,
+        shown: Mapping[bool, BoolArray],
     ) -> list[Visible]:
         """What was told and what was derived, as far as the filter looks at them. Never what is stale."""
         told, made = where.parts
-        moment, known = now(), None
+        known = None
         indexes = {False: entry.told.index, True: entry.made.index}
         seen = {
-            derived: Filter().mask(index, scopes, reach, _no_columns, moment)
+            derived: shown[derived] & Filter().mask(index, scopes, reach, _no_columns)
             for derived, index in indexes.items()
             if index.size or not derived
         }
@@ -123,11 +144,19 @@ class Recall:
 
             mask = seen[derived]
             if where.tests:
-                mask = mask & where.mask(part.index, scopes, reach, columns, moment)
+                mask = mask & where.mask(part.index, scopes, reach, columns)
                 if known and not derived and where.valid_at is not None:
                     mask[untrue_rows(known, where.valid_at)] = False
             out.append(Visible(space, part.index, scopes, seen[derived], mask, derived, known))
         return out
+
+    def _shown(
+        self, snapshot: Snapshot, space: int, entry: Entry, scopes: Mapping[int, Scope], asker: Sight
+    ) -> dict[bool, BoolArray]:
+        """What of both indexes the asker may see at all, and is not over."""
+        return sight.masks(
+            asker, snapshot, space, entry, scopes, partial(self.cache.columns, snapshot, space)
+        )
 
     def search(
         self,
@@ -176,7 +205,7 @@ class Recall:
                 f"the question is not valid Unicode at character {error.start}; decode what it came from "
                 "with errors='replace'"
             ) from error
-        moment = now() if asked_at is None else asked_at
+        moment = self.vault.clock() if asked_at is None else asked_at
         clause, before_it = event_clause(text, moment) or ("", False)
         asked, *rest = self._seen([text, clause] if clause else [text])
         event = parse_question(clause, asked_at=moment, **rest[0]) if rest else None
@@ -196,7 +225,7 @@ class Recall:
         """What was not as it should be: signals that are missing for some or all cubes."""
         if question.tokens is None and question.vector is None:
             return {"dense": "unavailable: the embedder did not answer"}
-        pending = sum(len(view.index.pending()) for view in views)
+        pending = sum(view.pending for view in views)
         return {"dense": f"pending for {pending} cubes; flush() waits for them"} if pending else {}
 
     def rank(

@@ -7,17 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final
 
 from mnemic.cube.errors import InvalidOption
 from mnemic.cube.ids import id_text
 from mnemic.cube.model import ScopeField, Unset
+from mnemic.cube.reach import Reach
 from mnemic.index.columns import HeaderColumns
 from mnemic.index.scope import ScopeIndex
-from mnemic.plaintext.recall.filters import Filter, Reach, Where
+from mnemic.plaintext.recall.filters import Filter, Where
 from mnemic.vault.vault import Snapshot, Vault
-
-_ALWAYS: Final = -(1 << 62)  # a moment at which nothing has expired
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,5 +79,5 @@ def _within(snapshot: Snapshot, space: int, reach: Reach, where: Filter) -> list
         out.extend(index.seq, [headers[seq] for seq in index.seq.tolist()])
         return out
 
-    mask = where.mask(index, scopes, reach, columns, _ALWAYS)
+    mask = where.mask(index, scopes, reach, columns)
     return list(dict.fromkeys(id_text(row.cube) for row, passes in zip(rows, mask, strict=True) if passes))

@@ -60,5 +60,11 @@ class Visible:
     known: Known | None = None
 
     @property
+    def pending(self) -> int:
+        """How many that may be seen still lack their vector."""
+        lacking = self.index.pending()
+        return len(lacking.intersection(self.index.seq[self.within].tolist())) if lacking else 0
+
+    @property
     def rows(self) -> np.ndarray[Any, np.dtype[np.intp]]:
         return np.flatnonzero(self.mask)

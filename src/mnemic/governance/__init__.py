@@ -1,0 +1,1 @@
+"""Who may do what, how long things are kept, what is never stored, and the account of it all."""
