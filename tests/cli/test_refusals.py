@@ -174,6 +174,7 @@ def test_a_fault_of_ours_is_called_so(run: Run, vault: Path, monkeypatch: pytest
 
 
 def test_errors_that_nobody_raised_yet_end_the_same_way() -> None:
-    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type)]
+    named = [kind for kind in vars(errors).values() if isinstance(kind, type)]
+    kinds = [kind for kind in named if issubclass(kind, errors.MnemicError)]
     assert len(kinds) > 15
-    assert {code_of(kind("what to do"), as_json=True) for kind in kinds} == {2}
+    assert {code_of(kind.__new__(kind, "what to do"), as_json=True) for kind in kinds} == {2}

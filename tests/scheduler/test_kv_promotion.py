@@ -50,7 +50,7 @@ def test_a_text_has_to_settle_and_one_that_changes_starts_again(memory: mnemic.M
     model = tiny_llama()
     shelf = KVShelf(memory._parts.vault, model, Promotion(uses=2, window=9, settled=3))
     cube = memory.list(user="ana")[0]
-    assert [shelf.use(cube) is None for _ in range(4)] == [True, True, True, False]
+    assert [shelf.use(cube) is None for _ in range(4)] == [True, True, False, False]  # told long ago
     memory.update(cube.id, "The locker code of number 0 is 9000.")
     changed = memory.get(cube.id)
     assert [shelf.use(changed) is None for _ in range(4)] == [True, True, True, False]

@@ -10,8 +10,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from vaults import ANA, rows, someone
@@ -23,7 +24,12 @@ from mnemic.vault.codec import Draft
 from mnemic.vault.vault import Vault, open_vault
 
 TENSORS = random.Random(1).randbytes(3_000_001)
-SOURCES = [TENSORS, memoryview(TENSORS), io.BytesIO(TENSORS), [TENSORS[:7], TENSORS[7:]]]
+SOURCES = [
+    lambda: TENSORS,
+    lambda: memoryview(TENSORS),
+    lambda: io.BytesIO(TENSORS),
+    lambda: [TENSORS[:7], TENSORS[7:]],
+]
 
 
 @pytest.fixture
@@ -46,8 +52,8 @@ def files(vault: Vault) -> list[Path]:
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=["bytes", "view", "file", "pieces"])
-def test_what_was_put_is_read_from_the_cube_in_every_state(vault: Vault, source: object) -> None:
-    blob = vault.put_blob(ANA, source)  # type: ignore[arg-type]
+def test_what_was_put_is_read_from_the_cube_in_every_state(vault: Vault, source: Callable[[], Any]) -> None:
+    blob = vault.put_blob(ANA, source())
     assert blob == Blob(id=blob.id, sha256=hashlib.sha256(TENSORS).hexdigest(), size=len(TENSORS))
     drafts = [Draft(payload=b"{}", kind=Kind.parametric, blob=blob)]
     (outcome,) = vault.append(ANA, drafts).outcomes

@@ -65,19 +65,20 @@ def test_it_follows_what_its_sources_rest_on(vault: Vault) -> None:
 
 
 def test_what_expires_is_not_served_from_that_moment_without_a_transaction(
-    vault: Vault, monkeypatch: pytest.MonkeyPatch
+    database: str,
 ) -> None:
-    from mnemic.vault import currency
-
+    late = 0
+    vault = open_vault(database, clock=lambda: now() + late)
     end = now() + 60_000_000
     lasting, passing = tell(vault, "lasting"), tell(vault, "passing", expires_at=end)
     made, ending = derive(vault, lasting, passing), derive(vault, lasting, expires_at=end)
     assert why(vault, made) is None
-    monkeypatch.setattr(currency, "now", lambda: end)
+    late = 120_000_000
     assert f"its source {passing} expired at" in (why(vault, made) or "")
     assert "it expired at" in (why(vault, ending) or "")
     with vault.snapshot() as snapshot, pytest.raises(NotFound, match="has expired"):
         snapshot.citations([passing])
+    vault.close()
 
 
 def test_what_was_dropped_or_never_was_is_not_current(vault: Vault) -> None:

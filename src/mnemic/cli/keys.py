@@ -23,11 +23,15 @@ app = typer.Typer(
 @app.command("new", epilog="Example:  mnemic key new ~/keys/ana.key")
 def new(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The file to make; it must not exist.")],
+    as_json: o.Json = False,
 ) -> None:
     """Make a key file: 32 random bytes that only you may read. Keep a copy in another place."""
     from mnemic.vault.keys import write_key_file
 
     write_key_file(file.expanduser())
+    if as_json:
+        print_json({"file": str(file)})
+        return
     console().print(safe(f"a new key is in {file}. Use it: MNEMIC_KEY_FILE={file} mnemic add …"))
 
 
@@ -53,6 +57,7 @@ def change(
         Path | None,
         typer.Option("--new-key-file", metavar="FILE", help="A key file; without it, you type a passphrase."),
     ] = None,
+    as_json: o.Json = False,
 ) -> None:
     """Let another key open the vault, and the present one no more. No data is rewritten.
 
@@ -68,4 +73,7 @@ def change(
         else typer.prompt("New passphrase", hide_input=True, confirmation_prompt=True, err=True)
     )
     change_key(place.vault, old=key_from_environment(), new=new)
+    if as_json:
+        print_json({"changed": True})
+        return
     console().print("the new key opens the vault from now on; destroy the old one when no backup needs it")

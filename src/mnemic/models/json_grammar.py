@@ -142,7 +142,7 @@ _HEX: Final = Bytes(b"0123456789abcdefABCDEF")
 _GAP: Final = _either((), _text(" "))
 _TAIL: Final = Bytes(range(0x80, 0xC0))
 _CHARACTER: Final = _either(
-    (Bytes(set(range(0x20, 0x7F)) - set(b'"\\')),),
+    (Bytes(set(range(0x20, 0x80)) - set(b'"\\')),),
     _row(_byte(0x5C), Bytes(b'"\\/bfnrt')),
     _row(_byte(0x5C), _byte(0x75), Bytes(b"0123456789abcefABCEF"), _HEX, _HEX, _HEX),
     _row(_byte(0x5C), _byte(0x75), Bytes(b"dD"), Bytes(b"01234567"), _HEX, _HEX),  # no half of a pair

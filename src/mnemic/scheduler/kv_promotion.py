@@ -15,6 +15,7 @@ from mnemic.activation.kv_keeping import drop
 from mnemic.cube.checks import require_count
 from mnemic.cube.errors import InvalidOption, NotFound
 from mnemic.cube.model import MemCube
+from mnemic.cube.times import now, to_datetime
 from mnemic.models.local import LocalModel
 from mnemic.transform.text_to_kv import as_kv
 from mnemic.vault.vault import Vault
@@ -47,6 +48,7 @@ class KVShelf:
         self.policy = policy or Promotion()
         self._recent: deque[str] = deque(maxlen=self.policy.window)
         self._queries = 0
+        self._opened = to_datetime(now())
         self._seen: dict[str, tuple[str, int]] = {}  # text cube -> the version seen, and since which query
         self._kept: OrderedDict[str, MemCube] = OrderedDict()  # text cube -> KV cube, used longest ago first
         self.tokens_read = 0  # by building
@@ -64,7 +66,8 @@ class KVShelf:
         self._queries += 1
         self._recent.append(cube.id)
         if self._seen.get(cube.id, ("", 0))[0] != cube.version_id:
-            self._seen[cube.id] = (cube.version_id, self._queries)
+            old = cube.header.recorded_at <= self._opened  # it has stood since before the first query
+            self._seen[cube.id] = (cube.version_id, 0 if old else self._queries)
         kept = self._kept.get(cube.id)
         if kept is not None:
             with self._vault.snapshot() as snapshot:

@@ -15,6 +15,7 @@ import re
 import shutil
 import sqlite3
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -123,7 +124,7 @@ class SQLite:
             is_new = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
             if not is_new and connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
                 return  # somebody else's: the migrations say so, and nothing may be written
-            mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+            mode = _switch_to_wal(connection)
             connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             if mode != "wal":
                 raise VaultError(
@@ -272,6 +273,18 @@ class SQLite:
                 "if one exists."
             )
         return VaultError(f"{self.path}: {error}")
+
+
+def _switch_to_wal(connection: sqlite3.Connection) -> str:
+    """The journal mode after it; SQLite's own waiting does not cover this switch, so it is tried again."""
+    deadline = time.monotonic() + BUSY_TIMEOUT_S
+    while True:
+        try:
+            return str(connection.execute("PRAGMA journal_mode = WAL").fetchone()[0])
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorname != "SQLITE_BUSY" or time.monotonic() > deadline:
+                raise
+        time.sleep(0.005)  # two that make a new file at once
 
 
 def _is_idle(connection: sqlite3.Connection) -> bool:

@@ -48,7 +48,7 @@ def facts(
     require_count(limit=limit)
     where = Filter.of({"origin": "derived"}, as_of=as_of, valid_at=valid_at)  # type: ignore[arg-type]
     moment = where.valid_at if where.valid_at is not None else recall.vault.clock()
-    found: list[tuple[tuple[str, str, int], int, Known]] = []
+    found: list[tuple[tuple[str, str, int, int, str], int, Known]] = []
     with recall.cache.lock, recall.vault.snapshot() as snapshot:
         for view in recall.visible(snapshot, reach, where):
             if view.known is None:
@@ -58,7 +58,7 @@ def facts(
                 if fact is None or not (past or fact.valid_to > moment):
                     continue
                 if _is_called(fact.subject, subject) and _is_called(fact.attribute, attribute):
-                    order = (fact.subject.lower(), fact.attribute, fact.valid_from)
+                    order = (fact.subject.lower(), fact.attribute, fact.valid_from, fact.valid_to, fact.value)
                     found.append((order, view.space, fact))
         found.sort(key=lambda one: one[0])
         out = []
