@@ -25,6 +25,7 @@ from mnemic.cli import (
     kv,
     looking,
     telling,
+    training,
 )
 from mnemic.cli.ending import USAGE, code_of, debugging
 from mnemic.cli.opening import act_as
@@ -109,4 +110,5 @@ bench.app.command()(bench_titans.titans)
 bench.app.command("kv-cubes")(bench_kv_cubes.kv_cubes)
 app.add_typer(kv.app, name="kv")
 app.add_typer(keys.app, name="key")
+app.add_typer(training.app, name="train")
 app.add_typer(bench.app, name="bench")
