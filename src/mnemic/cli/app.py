@@ -10,6 +10,7 @@ from typer.core import TyperGroup
 from mnemic.cli import (
     asking,
     bench,
+    bench_hybrid,
     bench_kv_cubes,
     bench_layers,
     bench_titans,
@@ -107,6 +108,7 @@ for group in GROUPS:
     group.register(app)
 bench.app.command()(bench_layers.layers)
 bench.app.command()(bench_titans.titans)
+bench.app.command()(bench_hybrid.hybrid)
 bench.app.command("kv-cubes")(bench_kv_cubes.kv_cubes)
 app.add_typer(kv.app, name="kv")
 app.add_typer(keys.app, name="key")

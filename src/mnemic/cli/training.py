@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import signal
 from collections.abc import Mapping
 from pathlib import Path
@@ -110,7 +109,7 @@ def lm(
     text = Text(run.data, data)
     trained = _run(run.model, text, run.training, run.to_dict(), out, fresh=fresh, as_json=as_json)
     if trained.step == run.training.steps:
-        trained.model.save_pretrained(out / "model")
+        _save(trained, out)
         save_tokenizer(text.tokenizer, out / "model")
     _end(trained, run.training, out, as_json)
 
@@ -147,7 +146,7 @@ def recall(
     source = _task(run.task.name, run.task.options, run.task.evaluated, run.training.seed)
     trained = _run(run.model, source, run.training, run.to_dict(), out, fresh=fresh, as_json=as_json)
     if trained.step == run.training.steps:
-        trained.model.save_pretrained(out / "model")
+        _save(trained, out)
     _end(trained, run.training, out, as_json)
 
 
@@ -217,10 +216,11 @@ def _run(
     as_json: bool,
 ) -> Trained:
     from mnemic.cli.output import note
-    from mnemic.training.loop import build, train
+    from mnemic.training.loop import CHECKPOINT, LOG, build, train
 
     if fresh:
-        shutil.rmtree(out, ignore_errors=True)
+        for name in (CHECKPOINT, LOG):
+            (out / name).unlink(missing_ok=True)
     made = build(model, source.vocabulary, options.seed)
     counts = made.parameter_counts()
     if not as_json:
@@ -235,6 +235,13 @@ def _run(
         return train(
             made, source, options, folder=out, settings=asked, progress=bar, say=say, stop=interrupted
         )
+
+
+def _save(trained: Trained, out: Path) -> None:
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    trained.model.save_pretrained(out / "model")
 
 
 def _said(row: dict[str, Any]) -> str:
