@@ -23,9 +23,13 @@ def hybrid(
     seeds: Annotated[int, typer.Option(min=1, help="Seeds of each choice.")] = 3,
     seconds: Annotated[
         float, typer.Option(min=0.1, help="Processor time of the training steps of each run.")
-    ] = 60.0,
+    ] = 25.0,
     vocabulary: Annotated[int, typer.Option(min=257, help="Tokens made from the training text.")] = 1024,
-    length: Annotated[int, typer.Option(min=2, help="Tokens of a sequence.")] = 256,
+    length: Annotated[int, typer.Option(min=2, help="Tokens of a sequence.")] = 128,
+    repeats: Annotated[
+        float,
+        typer.Option(min=0.01, max=1, help="Share of training sequences that say their first half again."),
+    ] = 0.5,
     out: Annotated[
         Path, typer.Option("--out", help="Folder for results; a second run goes on where the first ended.")
     ] = Path("bench-results"),
@@ -56,7 +60,9 @@ def hybrid(
     arms = arm or list(ARMS)
     if unknown := sorted(set(arms) - ARMS.keys()):
         raise InvalidOption(f"there is no choice {', '.join(unknown)}; there are {', '.join(ARMS)}")
-    options = TextOptions(train=train, held_out=held_out, vocabulary=vocabulary, length=length)
+    options = TextOptions(
+        train=train, held_out=held_out, vocabulary=vocabulary, length=length, repeats=repeats
+    )
     text = Text(options, data)
     with Steps(len(arms) * seeds) as report:
         records = perform_all(
@@ -65,7 +71,7 @@ def hybrid(
     mine = {key: record for key, record in records.items() if key.rpartition("/")[0] in arms}
     command = f"mnemic bench hybrid --data {data.name}" + "".join(f' --arm "{one}"' for one in arm or ())
     command += f" --seeds {seeds}" if seeds != 3 else ""
-    command += f" --seconds {seconds:g}" if seconds != 60 else ""
+    command += f" --seconds {seconds:g}" if seconds != 25 else ""
     said = markdown(mine, command, {"machine": machine(), "versions": versions()})
     (out / "hybrid.md").write_text(said)
     typer.echo(json.dumps(mine, indent=1) if as_json else said)

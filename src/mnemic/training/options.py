@@ -113,13 +113,18 @@ class LoopOptions(Options):
 @dataclass(frozen=True, kw_only=True)
 class TextOptions(Options):
     """Text files, or folders of .txt files, joined in order of name; `vocabulary` of the tokens made from
-    the training text; `length` of a sequence in tokens; `held_out` None holds out the last tenth."""
+    the training text; `length` of a sequence in tokens; `held_out` None holds out the last tenth.
+
+    repeats: share of the training sequences whose second half says the first again, word for word; then
+    held-out sequences of that kind are evaluated too, half as many.
+    """
 
     train: str
     held_out: str | None = None
     vocabulary: int = option(2048, low=257)
     length: int = option(128, low=2)
     evaluated: int = 200  # sequences of the held-out text
+    repeats: float = option(0.0, low=0.0, high=1.0)
 
 
 @dataclass(frozen=True, kw_only=True)

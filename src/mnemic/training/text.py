@@ -17,6 +17,7 @@ from mnemic.training.options import TextOptions
 from mnemic.training.source import ASK_NOTHING, Batch
 
 END: Final = "<|end|>"
+CUE: Final = 4  # tokens of a repeated passage that say which passage it is
 
 
 class Text:
@@ -51,44 +52,57 @@ class Text:
 
     def batch(self, rows: int, generator: Generator) -> Batch:
         starts = torch.randint(self.train.numel() - self.options.length, (rows,), generator=generator)
-        windows = self.train[starts.unsqueeze(1) + torch.arange(self.options.length + 1)]
+        windows = self._windows(self.train, starts)
+        again = torch.rand(rows, generator=generator) < self.options.repeats
+        windows = torch.where(again.unsqueeze(1), _repeated(windows), windows)
         return windows[:, :-1], windows[:, 1:]
 
     def held_out(self, rows: int) -> Iterator[Batch]:
-        length = self.options.length
-        count = min((self.held.numel() - 1) // length, self.options.evaluated)
-        starts = torch.arange(count) * length
-        for some in starts.split(rows):
-            windows = self.held[some.unsqueeze(1) + torch.arange(length + 1)]
-            yield windows[:, :-1], windows[:, 1:]
+        windows = self._windows(self.held, torch.arange(self._evaluated) * self.options.length)
+        if self.options.repeats:
+            windows = torch.cat([windows, _repeated(windows[::2])])
+        for some in windows.split(rows):
+            yield some[:, :-1], some[:, 1:]
+
+    @property
+    def _evaluated(self) -> int:
+        """Held-out sequences, those that repeat themselves left out."""
+        return min((self.held.numel() - 1) // self.options.length, self.options.evaluated)
+
+    def _windows(self, ids: Tensor, starts: Tensor) -> Tensor:
+        return ids[starts.unsqueeze(1) + torch.arange(self.options.length + 1)]
 
     def settings(self) -> dict[str, Any]:
         kept = self.options.to_dict()
         return {**kept, "train": "", "held_out": "", "sha256": self._digest}  # the texts, not their places
 
     def report(self, losses: Tensor, right: Tensor, tokens: Tensor, labels: Tensor) -> dict[str, float]:
-        """Perplexity a token, bits a byte, and the same of what can be recalled.
+        """Perplexity a token, bits a byte, and the perplexity of associative recall hits and of the rest.
 
-        `recall`: first guesses right where the token and the one before stood together earlier in the window
-        and at most twice in the training text, so that only the window can tell (Arora et al. 2023, §3.1:
-        associative recall hits).
+        Hits: the token and the one before stood together earlier in the window and at most twice in the
+        training text, so that only the window can tell (Arora et al. 2023, §3.1). With `repeats`, `recall`:
+        first guesses right where held-out text is said again, after four tokens of it, and `first_time`:
+        where the same text is said first.
         """
-        size = self._lengths[labels].sum()
-        hits = self.recallable(tokens, labels)
+        plain = self._evaluated
+        nats, hits = losses[:plain], self.recallable(tokens[:plain], labels[:plain])
         found = {
-            "loss": float(losses.mean()),
-            "perplexity": math.exp(float(losses.mean())),
-            "bits_per_byte": float(losses.sum()) / math.log(2) / int(size),
-            "recallable": float(hits.double().mean()),
+            "loss": float(nats.mean()),
+            "perplexity": math.exp(float(nats.mean())),
+            "bits_per_byte": float(nats.sum()) / math.log(2) / int(self._lengths[labels[:plain]].sum()),
+            "hits": float(hits.double().mean()),
         }
         if bool(hits.any()):
-            found["recall"] = float(right[hits].double().mean())
-            found["recall_perplexity"] = math.exp(float(losses[hits].mean()))
-            found["rest_perplexity"] = math.exp(float(losses[~hits].mean()))
+            found["hits_perplexity"] = math.exp(float(nats[hits].mean()))
+            found["rest_perplexity"] = math.exp(float(nats[~hits].mean()))
+        if self.options.repeats:
+            half = self.options.length // 2
+            again, first = right[plain:, half + CUE - 1 : 2 * half - 1], right[plain:, CUE - 1 : half - 1]
+            found |= {"recall": float(again.double().mean()), "first_time": float(first.double().mean())}
         return found
 
     def recallable(self, tokens: Tensor, labels: Tensor) -> Tensor:
-        """bool (rows, time): see `report`."""
+        """bool (rows, time): associative recall hits, see `report`. O(rows · time²)."""
         pairs = tokens * self.vocabulary + labels  # (rows, time): the pair that ends at each label
         earlier = (pairs.unsqueeze(2) == pairs.unsqueeze(1)).tril(-1).any(2)
         known, counts = self._known
@@ -126,6 +140,12 @@ def tokenizer_of(text: str, vocabulary: int) -> Tokenizer:
 def _bytes_of(tokenizer: Tokenizer, token: int) -> int:
     """Byte-level BPE writes each byte as one character."""
     return 0 if tokenizer.id_to_token(token) == END else len(tokenizer.id_to_token(token))
+
+
+def _repeated(windows: Tensor) -> Tensor:
+    """(rows, length + 1): the first half again, then what followed it."""
+    half, size = (windows.shape[1] - 1) // 2, windows.shape[1]
+    return torch.cat([windows[:, :half], windows[:, : size - half]], 1)
 
 
 def _below(folder: Path | None, path: str) -> Path:
