@@ -14,6 +14,7 @@ from mnemic.cli import (
     bench_kv_cubes,
     bench_layers,
     bench_titans,
+    bench_ultramem,
     carrying,
     changing,
     chat,
@@ -108,6 +109,7 @@ for group in GROUPS:
     group.register(app)
 bench.app.command()(bench_layers.layers)
 bench.app.command()(bench_titans.titans)
+bench.app.command()(bench_ultramem.ultramem)
 bench.app.command()(bench_hybrid.hybrid)
 bench.app.command("kv-cubes")(bench_kv_cubes.kv_cubes)
 app.add_typer(kv.app, name="kv")

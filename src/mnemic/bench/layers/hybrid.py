@@ -51,7 +51,7 @@ Record = dict[str, Any]
 class Setting:
     """What all choices share. `seconds` of processor time for the steps; evaluations come on top."""
 
-    seconds: float = 25.0
+    seconds: float = 20.0
     active: int = ACTIVE
     batch: int = 8
     rate: float = 6e-3
