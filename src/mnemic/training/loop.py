@@ -154,7 +154,10 @@ def evaluate(model: StackForCausalLM, source: Source, rows: int = 32) -> dict[st
     """
     training = model.training
     model.eval()
-    losses, right, seen, asked = [], [], [], []
+    losses: list[Tensor] = []
+    right: list[Tensor] = []
+    seen: list[Tensor] = []
+    asked: list[Tensor] = []
     with counted_slots(model) as counts:
         for tokens, labels in source.held_out(rows):
             logits = _precise(model(tokens, use_cache=False).logits)

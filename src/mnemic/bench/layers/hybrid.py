@@ -200,7 +200,7 @@ def markdown(records: Mapping[str, Record], command: str, about: Mapping[str, An
 
 
 def _mean(records: Sequence[Record], name: str) -> float:
-    return sum(record[name] for record in records) / len(records)
+    return float(sum(record[name] for record in records) / len(records))
 
 
 def _spread(records: Sequence[Record], name: str, digits: int) -> str:
