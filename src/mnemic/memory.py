@@ -439,6 +439,7 @@ class Memory:
 
         Raises ScopeRequired, InvalidFilter, InvalidText. O(cubes within reach), all scored with every signal.
         """
+        self._worker.give_way()
         reach = Reach.of(user, agent, session, everyone=everyone)
         conditions = Filter.of(where, as_of=as_of, valid_at=valid_at)
         return self._recall.search(question, reach, k=k, where=conditions, asked_at=_moment(asked_at))
@@ -470,6 +471,7 @@ class Memory:
 
         Raises as `search` does. O(cubes within reach + characters shown).
         """
+        self._worker.give_way()
         reach = Reach.of(user, agent, session, everyone=everyone)
         return compose(
             self._recall,
@@ -505,6 +507,7 @@ class Memory:
 
         Says so when the memory does not hold it. Raises as `search` does, and ModelError.
         """
+        self._worker.give_way()
         reach = Reach.of(user, agent, session, everyone=everyone)
         return answer(
             self._recall,
