@@ -142,9 +142,11 @@ class ScopeIndex:
     def _append(self, rows: Sequence[IndexRow]) -> None:
         columns = list(zip(*rows, strict=True))
         self._row_of.update(zip(columns[1], range(self.size, self.size + len(rows)), strict=True))
-        self._append_words([row.lexical or EMPTY for row in rows])
-        self._pending.update(row.seq for row in rows if row.dense is None)
-        tokens, dense = self._dense_of([row.dense or b"" for row in rows])
+        *_, lexical, made = columns
+        self._append_words([one or EMPTY for one in lexical])
+        if None in made:
+            self._pending.update(row.seq for row in rows if row.dense is None)
+        tokens, dense = self._dense_of([one or b"" for one in made])
         if self._table is not None:
             self._tokens.append(tokens)
             self._token_lengths.append(dense)
@@ -180,7 +182,7 @@ class ScopeIndex:
         self._term_row.append(np.repeat(np.arange(first, first + len(heads)), counts))
         self._speakers |= {
             pair >> 32: pair & 0xFFFFFFFF
-            for pair in np.unique(_pair(heads[:, 2], heads[:, 3])).tolist()
+            for pair in set(_pair(heads[:, 2], heads[:, 3]).tolist())
             if pair
         }
 
