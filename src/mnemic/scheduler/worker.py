@@ -18,8 +18,8 @@ from mnemic.vault.database import ForkSafeLock
 from mnemic.vault.jobs import Job
 from mnemic.vault.vault import Vault
 
-QUIET_S: Final = 0.25  # nobody has called for so long: a batch is cheaper than its messages, and callers go first
-NOISY_S: Final = 5.0  # and while callers leave no such pause, work waits so long before it begins all the same
+QUIET_S: Final = 0.25  # nobody has called for so long: callers go first, and a batch is cheaper than messages
+NOISY_S: Final = 5.0  # while callers leave no such pause, work waits so long before it begins all the same
 SHARE: Final = 0.2  # and then takes this part of the time
 LONGEST_PAUSE_S: Final = 60.0  # while something keeps failing
 IDLE_S: Final = 10.0  # after which the thread ends; the next change starts another
