@@ -19,8 +19,8 @@ class Sessions:
     """order: (rows,) the row at each position; position: its inverse; number: (rows,) the session at each
     position, rising from 0; start: (sessions,) the first position of each. O(rows log rows) to make.
 
-    apart: (rows,) a place for each row among `room` places, where `FARTHEST` free ones lie before, between and
-    after sessions: what is written up to `FARTHEST` places away never meets another session.
+    apart: (rows,) a place for each row among `room` places, where `FARTHEST` free ones lie before, between
+    and after sessions: what is written up to `FARTHEST` places away never meets another session.
     """
 
     def __init__(self, scope: NDArray[np.int64], at: NDArray[np.int64]) -> None:
