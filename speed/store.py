@@ -126,6 +126,7 @@ def child(phase: str, store: str, python: str, work: Path, limit: float, *more: 
     source = os.pathsep.join(filter(None, [str(HERE.parent / "src"), os.environ.get("PYTHONPATH")]))
     ours = {"PYTHONPATH": source} if store.startswith("mnemic") else {}
     quiet = {"HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1", "TOKENIZERS_PARALLELISM": "false"}
+    quiet["PYTHONDONTWRITEBYTECODE"] = ""  # what pip installs is compiled; what runs from a checkout as well
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=limit, cwd=work, env=os.environ | quiet | ours
