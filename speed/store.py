@@ -26,7 +26,7 @@ from budgets import table
 from report import markdown
 
 HERE = Path(__file__).parent
-NAMES = ("bare", "mnemic", "mnemic-static", "chroma", "mem0", "langgraph")
+NAMES = ("bare", "mnemic", "mnemic-static", "mnemic-governed", "chroma", "mem0", "langgraph")
 SIZES = (1_000, 10_000, 100_000)
 Result = dict[str, Any]
 
