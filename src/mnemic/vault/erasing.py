@@ -24,7 +24,7 @@ from mnemic.cube.ids import id_bytes, id_text, new_ids
 from mnemic.cube.times import to_datetime
 from mnemic.vault import jobs, lineage, log, reading, tables
 from mnemic.vault.codec import erased_key, erased_marker
-from mnemic.vault.database import InStatement, Statement, Transaction
+from mnemic.vault.database import Deed, InStatement, Statement, Transaction
 from mnemic.vault.vault import Vault
 from mnemic.vault.writing import REBUILD, SpaceGone
 
@@ -200,11 +200,12 @@ def erase(
             if not _hold(transaction, vault.tenant, plan.touched):
                 continue
             again = plan_of(transaction, vault.tenant, asked, spaces)
-            if not again.touched:
-                return _certificate(vault, again, new_ids(1)[0], vault.clock(), "done", reason=reason)
             if again.touched != plan.touched:
                 continue  # somebody has made something from it in yet another space
             (id_,), at = new_ids(1), vault.clock()
+            transaction.deeds.append(Deed("erase", id_))
+            if not again.touched:
+                return _certificate(vault, again, id_, at, "done", reason=reason)
             rooms = destroy(transaction, vault.tenant, vault._key, again, erasure=id_, at=at)
         for user in again.users:
             vault._interned.forget(user)
