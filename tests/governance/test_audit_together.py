@@ -145,7 +145,7 @@ def test_what_cannot_be_chained_is_not_done(
 def test_a_dump_is_on_record_before_its_first_byte(template: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from mnemic.plaintext import porting
 
-    def killed(path: Path, *_: object, **__: object) -> None:
+    def killed(*_: object, **__: object) -> None:
         assert on_record(template, "export") == 1
         assert rows(template / "a.db", "SELECT count(*) FROM dump") == [(1,)], "an erase would name it"
         raise OSError("the disk is full")

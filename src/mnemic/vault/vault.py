@@ -835,12 +835,25 @@ class Snapshot:
         return currency.citations(self._transaction, self._tenant, cubes)
 
     def why_not_current(self, cube: str) -> str | None:
-        """Why a cube may not be served, in a clause; None: it may. O(cubes it rests on)."""
-        return currency.why_not_current(self._transaction, self._tenant, cube)
+        """Why a cube may not be served, in a clause; None: it may. O(cubes it rests on).
+
+        By the rights and rules of the actor too: what retention says is over, is.
+        """
+        reason = currency.why_not_current(self._transaction, self._tenant, cube)
+        if reason is not None or self._transaction.actor is None:
+            return reason
+        try:
+            self._vault.visible_head(self._transaction, cube)
+        except Expired as error:
+            return f"it, or what it rests on, is over: {error}"
+        except NotFound:
+            return "it, or what it rests on, is not there for who asks"
+        return None
 
     def require_current(self, cube: str) -> None:
         """Raises StaleMemory, which says why, unless the cube may be served."""
-        currency.require_current(self._transaction, self._tenant, cube)
+        if (reason := self.why_not_current(cube)) is not None:
+            raise currency.stale(cube, reason)
 
     def live_of_kind(self, space: int, kind: Kind) -> list[MemCube]:
         """Live heads of one kind, in seq order. O(versions of the space), in the database."""
