@@ -53,10 +53,11 @@ from mnemic.scheduler.worker import Worker
 from mnemic.vault.archive import Dumped
 from mnemic.vault.changes import LoggedChange
 from mnemic.vault.erasing import FINISH, Certificate, erase, finish, finish_or_raise
+from mnemic.vault.finding import NO_CUBE
 from mnemic.vault.jobs import Job, listed, rerun
 from mnemic.vault.keys import KeyLike
 from mnemic.vault.merging import Merged
-from mnemic.vault.vault import NO_CUBE, open_vault
+from mnemic.vault.vault import open_vault
 from mnemic.vault.writing import REBUILD
 
 if TYPE_CHECKING:
