@@ -10,9 +10,11 @@ from typer.core import TyperGroup
 from mnemic.cli import (
     asking,
     bench,
+    bench_hybrid,
     bench_kv_cubes,
     bench_layers,
     bench_titans,
+    bench_ultramem,
     carrying,
     changing,
     chat,
@@ -25,6 +27,7 @@ from mnemic.cli import (
     kv,
     looking,
     telling,
+    training,
 )
 from mnemic.cli.ending import USAGE, code_of, debugging
 from mnemic.cli.opening import act_as
@@ -106,7 +109,10 @@ for group in GROUPS:
     group.register(app)
 bench.app.command()(bench_layers.layers)
 bench.app.command()(bench_titans.titans)
+bench.app.command()(bench_ultramem.ultramem)
+bench.app.command()(bench_hybrid.hybrid)
 bench.app.command("kv-cubes")(bench_kv_cubes.kv_cubes)
 app.add_typer(kv.app, name="kv")
 app.add_typer(keys.app, name="key")
+app.add_typer(training.app, name="train")
 app.add_typer(bench.app, name="bench")

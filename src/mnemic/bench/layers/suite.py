@@ -58,8 +58,13 @@ _SHORT = {"key_dim": "key", "value_dim": "value"}
 def experiments(layers: Sequence[str] | None = None, *, steps: int | None = None) -> dict[str, Experiment]:
     """All experiments, of these layers (default: all) and the baselines. Raises InvalidOption."""
     for name in layers or ():
-        layer_class(name)
-    names = [name for name in LAYERS if not layers or name in (*layers, *BASELINES)]
+        if not layer_class(name).dials:
+            raise InvalidOption(
+                f"{name} keeps no state of a sequence and has no place in this suite: see mnemic bench "
+                "ultramem"
+            )
+    with_state = [name for name in LAYERS if layer_class(name).dials]
+    names = [name for name in with_state if not layers or name in (*layers, *BASELINES)]
     long, short = Recipe(steps=steps or 700), Recipe(steps=steps or 400, batch=32)
     dialled = tuple(arm(name, **dial) for name in names for dial in layer_class(name).dials)
     standard = tuple(arm(name, **layer_class(name).dials[0]) for name in names)
