@@ -10,8 +10,10 @@ from typer.core import TyperGroup
 from mnemic.cli import (
     asking,
     bench,
+    bench_hcam,
     bench_kv_cubes,
     bench_layers,
+    bench_qfwp,
     bench_titans,
     carrying,
     changing,
@@ -106,6 +108,8 @@ for group in GROUPS:
     group.register(app)
 bench.app.command()(bench_layers.layers)
 bench.app.command()(bench_titans.titans)
+bench.app.command()(bench_hcam.hcam)
+bench.app.command()(bench_qfwp.qfwp)
 bench.app.command("kv-cubes")(bench_kv_cubes.kv_cubes)
 app.add_typer(kv.app, name="kv")
 app.add_typer(keys.app, name="key")
