@@ -132,10 +132,10 @@ def train(arm: str, seed: int, steps: int) -> Record:
 
 
 @torch.no_grad()
-def accuracy(model: nn.Module, chunks: int, rows: int = TESTED) -> float:
-    """On episodes that no training seed draws."""
+def accuracy(model: nn.Module, chunks: int, rows: int | None = None) -> float:
+    """On `rows` (TESTED) episodes that no training seed draws."""
     draws, right = np.random.default_rng(1_000_000 + chunks), 0.0
-    parts = range(0, rows, 128)
+    parts = range(0, rows or TESTED, 128)
     for _ in parts:
         right += _asked(model, chunks, 128, draws)[1]
     return right / len(parts)
