@@ -52,7 +52,6 @@ from mnemic.scheduler.health import Health, health
 from mnemic.scheduler.worker import Worker
 from mnemic.vault.archive import Dumped
 from mnemic.vault.changes import LoggedChange
-from mnemic.vault.database import Deed
 from mnemic.vault.erasing import FINISH, Certificate, erase, finish, finish_or_raise
 from mnemic.vault.jobs import Job, listed, rerun
 from mnemic.vault.keys import KeyLike
@@ -349,8 +348,6 @@ class Memory:
         done = erase(self._vault, chosen.cubes, chosen.spaces, reason=check_reason(reason), dry_run=dry_run)
         self._recall.forget()
         self._kick()
-        if not dry_run:
-            self._guard.chain(Deed("erase"))
         return done
 
     # --- carrying
@@ -383,9 +380,7 @@ class Memory:
         chosen = None if everything else select(
             self._vault, where=where, user=user, agent=agent, session=session, everyone=everyone
         )  # fmt: skip
-        done = dump(self._vault, path, chosen, redact=redact, overwrite=overwrite, progress=progress)
-        self._guard.chain(Deed("export"))
-        return done
+        return dump(self._vault, path, chosen, redact=redact, overwrite=overwrite, progress=progress)
 
     @governed
     def load(
@@ -404,7 +399,6 @@ class Memory:
         """
         self._guard.require_rule("load", EVERYWHERE)
         account = load(self._vault, self._parts.maker, source, key=key, progress=progress)
-        self._guard.chain(Deed("load"))
         self._recall.forget()
         self._kick()
         return account
@@ -439,6 +433,7 @@ class Memory:
 
         Raises ScopeRequired, InvalidFilter, InvalidText. O(cubes within reach), all scored with every signal.
         """
+        self._worker.give_way()
         reach = Reach.of(user, agent, session, everyone=everyone)
         conditions = Filter.of(where, as_of=as_of, valid_at=valid_at)
         return self._recall.search(question, reach, k=k, where=conditions, asked_at=_moment(asked_at))
@@ -470,6 +465,7 @@ class Memory:
 
         Raises as `search` does. O(cubes within reach + characters shown).
         """
+        self._worker.give_way()
         reach = Reach.of(user, agent, session, everyone=everyone)
         return compose(
             self._recall,
@@ -505,6 +501,7 @@ class Memory:
 
         Says so when the memory does not hold it. Raises as `search` does, and ModelError.
         """
+        self._worker.give_way()
         reach = Reach.of(user, agent, session, everyone=everyone)
         return answer(
             self._recall,

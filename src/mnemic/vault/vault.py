@@ -45,7 +45,7 @@ from mnemic.vault.codec import (
     stored,
     tombstone,
 )
-from mnemic.vault.database import Actor, Database, Statement, Transaction
+from mnemic.vault.database import Actor, Database, Deed, Statement, Transaction
 from mnemic.vault.interned import Interned
 from mnemic.vault.keys import KeyLike
 from mnemic.vault.migrations import migrate
@@ -72,6 +72,9 @@ _next_scope = Statement(
 )
 _add_scope = Statement(sa.insert(tables.scope))
 _add_dump = Statement(sa.insert(tables.dump))
+_drop_dump = Statement(
+    sa.delete(tables.dump).where(tables.dump.c.tenant == _p("t"), tables.dump.c.dump == _p("d"))
+)
 _add_model = Statement(sa.insert(tables.model))
 _activate = Statement(
     sa.update(tables.model)
@@ -348,14 +351,25 @@ class Vault:
         with self.database.read() as transaction:
             return self._seals.open_stream(transaction, file)
 
-    def note_dump(self, spaces: Iterable[int], place: str, dump: bytes, at: int) -> None:
-        """A copy of these spaces has left the vault; an erase will name it."""
+    def note_dump(self, spaces: Iterable[int], place: str) -> bytes:
+        """A copy of these spaces is about to leave the vault: an erase will name it, and the audit log has
+        it. The id of the dump.
+        """
+        (dump,), at = new_ids(1), self.clock()
         rows = [
             {"tenant": self.tenant, "space": space, "dump": dump, "at": at, "place": place.encode()}
             for space in spaces
         ]
         with self.database.write() as transaction:
             transaction.many(_add_dump, rows)
+            transaction.deeds.append(Deed("export", dump))
+        return dump
+
+    def forget_dump(self, dump: bytes) -> None:
+        """It came to nothing: no file was left. The audit log says so too."""
+        with self.database.write() as transaction:
+            transaction.run(_drop_dump, {"t": self.tenant, "d": dump})
+            transaction.deeds.append(Deed("export_failed", dump))
 
     def forget_keys(self, spaces: Iterable[int]) -> None:
         """Of spaces that were erased."""
@@ -821,12 +835,25 @@ class Snapshot:
         return currency.citations(self._transaction, self._tenant, cubes)
 
     def why_not_current(self, cube: str) -> str | None:
-        """Why a cube may not be served, in a clause; None: it may. O(cubes it rests on)."""
-        return currency.why_not_current(self._transaction, self._tenant, cube)
+        """Why a cube may not be served, in a clause; None: it may. O(cubes it rests on).
+
+        By the rights and rules of the actor too: what retention says is over, is.
+        """
+        reason = currency.why_not_current(self._transaction, self._tenant, cube)
+        if reason is not None or self._transaction.actor is None:
+            return reason
+        try:
+            self._vault.visible_head(self._transaction, cube)
+        except Expired as error:
+            return f"it, or what it rests on, is over: {error}"
+        except NotFound:
+            return "it, or what it rests on, is not there for who asks"
+        return None
 
     def require_current(self, cube: str) -> None:
         """Raises StaleMemory, which says why, unless the cube may be served."""
-        currency.require_current(self._transaction, self._tenant, cube)
+        if (reason := self.why_not_current(cube)) is not None:
+            raise currency.stale(cube, reason)
 
     def live_of_kind(self, space: int, kind: Kind) -> list[MemCube]:
         """Live heads of one kind, in seq order. O(versions of the space), in the database."""
