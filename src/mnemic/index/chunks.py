@@ -1,7 +1,7 @@
 """Coarse to fine over vectors: chunks are judged by their summaries, and only the best are looked into.
 
-The two levels of HCAM (Lampinen et al. 2021, §2) without training: query, key and value maps are the identity.
-Knows nothing of texts.
+The two levels of HCAM (Lampinen et al. 2021, §2) without training: all maps are the identity. Knows nothing
+of texts.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Chunks:
     vectors' bytes.
     """
 
-    def __init__(self, vectors: FloatArray, start: IntArray, *, summary: Summary = "mean") -> None:
+    def __init__(self, vectors: FloatArray, start: IntArray, *, summary: Summary = "unit") -> None:
         if summary not in SUMMARIES:
             raise InvalidOption(f"summary must be one of {', '.join(SUMMARIES)}, got {summary!r:.40}")
         self.size = len(vectors)
@@ -71,7 +71,7 @@ class Chunks:
         return held
 
     def look(self, query: FloatArray, *, chunks: int, allowed: BoolArray | None = None) -> Look:
-        """The rows of the `chunks` most relevant chunks, of those that hold an allowed row; all, where fewer do.
+        """The rows of the `chunks` most relevant of the chunks that hold an allowed row; of all, if fewer do.
 
         Equal relevance: the later chunk. O(chunks in all · dim).
         """
@@ -90,7 +90,7 @@ class Chunks:
 
 
 def cut(groups: NDArray[np.int64], size: int) -> IntArray:
-    """Where chunks begin: at every new group (rows,), and after each `size` rows of one. Raises InvalidOption."""
+    """Where chunks begin: at every new group (rows,), and after `size` rows of one. Raises InvalidOption."""
     if isinstance(size, bool) or not isinstance(size, int) or size < 1:
         raise InvalidOption(f"a chunk holds at least one row, got {size!r:.40}")
     new = np.ones(len(groups), np.bool_)

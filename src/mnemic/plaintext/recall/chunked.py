@@ -1,8 +1,11 @@
 """Search from coarse to fine: which stretches of talk matter, by their summaries, then what was said there.
 
-HCAM's two levels (Lampinen et al. 2021) over text cubes. A stretch is a few turns of one session in order; its
-summary the mean of their vectors. Where `Recall.search` scores everything within reach with every signal, this
-scores a summary for every stretch, and the turns of the few best.
+HCAM's two levels (Lampinen et al. 2021) over text cubes. A stretch is a few turns of one session in order,
+its summary the mean of their vectors. Where `Recall.search` scores everything within reach with every signal,
+this scores a summary of every stretch, and the turns of the few best.
+
+It is no verb of `Memory`: on LoCoMo it loses more than it saves (docs/results/chunks.md), as a summary of
+vectors knows less than the signals do.
 """
 
 from __future__ import annotations
@@ -32,7 +35,7 @@ FINE: Final = ("signals", "dense")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChunkOptions:
-    """`chunk`: turns in a stretch, at most; `chunks`: stretches that are looked into, more where k asks for it.
+    """`chunk`: turns in a stretch at most; `chunks`: stretches to look into, more where k asks for it.
 
     `fine`: what ranks the turns inside: "signals", all of them, with statistics of these turns alone; or
     "dense", their cosine with the question. `summary` as in `mnemic.index.chunks`. Raises InvalidOption.
@@ -41,7 +44,7 @@ class ChunkOptions:
     chunk: int = 8
     chunks: int = 16
     fine: Literal["signals", "dense"] = "signals"
-    summary: Summary = "mean"
+    summary: Summary = "unit"
 
     def __post_init__(self) -> None:
         require_count(chunk=self.chunk, chunks=self.chunks)
@@ -64,7 +67,7 @@ class Looked(NamedTuple):
 
 
 class ChunkedRecall:
-    """Coarse-to-fine search over what a `Recall` reads. Summaries are kept and made anew when the index changes.
+    """Coarse-to-fine search over what a `Recall` reads. Summaries are kept until the index changes.
 
     Thread-safe as `Recall` is: one search at a time an open memory.
     """
@@ -86,7 +89,7 @@ class ChunkedRecall:
         where: Filter | None = None,
         asked_at: int | None = None,
     ) -> Hits:
-        """The k best cubes of the stretches looked into, best first; `notes["chunks"]` says how far it looked.
+        """The k best cubes of the stretches looked into, best first; `notes["chunks"]` says how many.
 
         Without a vector of the question there is no relevance, and everything is searched. O(stretches · dim)
         and what the signals cost on the turns looked into; O(rows · dim) once after a change.
@@ -105,8 +108,8 @@ class ChunkedRecall:
                 ranked = self._by_signals(question, views, looked, k, where.valid_at)
             hits = Hits(recall.fetch(snapshot, views, ranked), recall.notes(question, views))
         hits.notes["chunks"] = (
-            f"looked into {looked.looked_into} of {looked.chunks} stretches; compared {looked.compared} vectors "
-            f"for {looked.cubes} cubes"
+            f"looked into {looked.looked_into} of {looked.chunks} stretches; compared {looked.compared} "
+            f"vectors for {looked.cubes} cubes"
         )
         return hits
 
@@ -116,7 +119,7 @@ class ChunkedRecall:
         for view in views:
             rows = np.flatnonzero(view.within)
             index = view.index.within(view.within)
-            chunks, order = self._chunks(index), index.sessions.order
+            chunks, order = self._chunks(index), index.sessions.order.astype(np.int64)
             query = index.embed_question(question.tokens, question.vector)
             allowed = (view.mask[rows] & (index.text_hash != 0))[order]
             found.append((chunks, rows[order]))
@@ -125,9 +128,9 @@ class ChunkedRecall:
             holds.append(np.add.reduceat(allowed, chunks.start) if len(chunks.start) else np.zeros(0))
         offered = np.concatenate([np.empty(0), *holds])
         values = np.where(offered > 0, np.concatenate([np.empty(0, np.float32), *relevance]), -np.inf)
-        order = best(values, int((offered > 0).sum()))
-        enough = int(np.searchsorted(np.cumsum(offered[order]), k)) + 1
-        chosen = order[: max(self.options.chunks, enough)]
+        likely = best(values, int((offered > 0).sum()))
+        enough = int(np.searchsorted(np.cumsum(offered[likely]), k)) + 1
+        chosen = likely[: max(self.options.chunks, enough)]
         starts = np.cumsum([0, *(len(of) for of in relevance)])
         looked_at = [
             np.sort(rows[chunks.rows(chosen[(chosen >= first) & (chosen < last)] - first)])
@@ -141,25 +144,28 @@ class ChunkedRecall:
     def _by_cosine(
         self, question: Question, views: Sequence[Visible], looked: Looked, k: int
     ) -> list[Ranked]:
-        """By cosine alone; of equal texts the first."""
-        ranked: list[tuple[float, int, int]] = []
+        """By cosine alone, the best of equal texts."""
+        scores, numbers, places, texts = [], [], [], []
         for number, (view, rows) in enumerate(zip(views, looked.rows, strict=True)):
             index = view.index.within(view.within)
             query = index.embed_question(question.tokens, question.vector)
-            if query is None or not len(rows):
-                continue
-            mine = np.searchsorted(np.flatnonzero(view.within), rows)
-            scores = likeness(index.vectors[mine], query)
-            passes = view.mask[rows] & (view.index.text_hash[rows] != 0)
-            ranked += [
-                (-float(score), number, int(row))
-                for score, row in zip(scores[passes], rows[passes], strict=True)
-            ]
-        seen: dict[int, Ranked] = {}
-        for score, number, row in sorted(ranked):
-            words = int(views[number].index.text_hash[row])
-            seen.setdefault(words, Ranked(number, row, -score, {"dense": -score}))
-        return list(seen.values())[:k]
+            passes = rows[view.mask[rows] & (view.index.text_hash[rows] != 0)]
+            if query is not None and len(passes):
+                mine = np.searchsorted(np.flatnonzero(view.within), passes)
+                scores.append(likeness(index.vectors[mine], query))
+                numbers.append(np.full(len(passes), number))
+                places.append(passes)
+                texts.append(view.index.text_hash[passes])
+        if not scores:
+            return []
+        score, text = np.concatenate(scores), np.concatenate(texts)
+        order = np.argsort(-score, kind="stable")
+        first = np.sort(np.unique(text[order], return_index=True)[1])[:k]
+        view_of, row_of = np.concatenate(numbers), np.concatenate(places)
+        return [
+            Ranked(int(view_of[at]), int(row_of[at]), float(score[at]), {"dense": float(score[at])})
+            for at in order[first]
+        ]
 
     def _by_signals(
         self,
