@@ -228,6 +228,10 @@ class ScopeIndex:
             del self._parts[0]
         return part
 
+    def part(self, rows: IntArray) -> ScopeIndex:
+        """An index of these rows (ascending) alone, made anew and not kept: O(rows in it)."""
+        return self._taken(rows)
+
     def _rows_in_parts(self) -> int:
         return sum(len(rows) for rows, _ in self._parts)
 
