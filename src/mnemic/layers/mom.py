@@ -7,7 +7,6 @@ memory, which sees every token, holds it too.
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -19,6 +18,7 @@ from torch.nn.functional import logsigmoid, normalize, silu, softplus
 
 from mnemic.cube.errors import InvalidInput, InvalidOption
 from mnemic.layers.conv import causal_conv
+from mnemic.layers.gated_delta import reset_decay
 from mnemic.layers.heads import (
     COUNTER_BYTES,
     GatedOutput,
@@ -133,15 +133,13 @@ class MixtureOfMemories(MemoryLayer[MoMState]):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Each map as nn.Linear begins, the convolution alike, the decay's rate as published (1 to 16)."""
+        """Each map as nn.Linear begins, the convolution alike, the decay as in the gated delta rule."""
         for name, weights in self.named_parameters(recurse=False):
-            if name == "rate":
-                nn.init.uniform_(weights, 0.0, math.log(16))
-            elif name == "decay_bias":
-                nn.init.zeros_(weights)
-            else:
+            if name not in ("rate", "decay_bias"):
                 bound = weights.shape[-1 if name == "conv" else -2] ** -0.5
                 nn.init.uniform_(weights, -bound, bound)
+        if self.options.update == "gated_delta":
+            reset_decay(self.rate, self.decay_bias)
 
     def init_state(
         self, batch: int, *, dtype: torch.dtype | None = None, device: torch.device | str | None = None
