@@ -50,7 +50,7 @@ class GatedLinearAttention(MemoryLayer[MatrixState]):
         {"heads": 2, "chunk": 4, "slowness": 2.0},
         {"key_dim": 3, "value_dim": 5, "gate_rank": 2},
     )
-    dials: ClassVar[tuple[Mapping[str, Any], ...]] = ({"key_dim": 8},)
+    dials: ClassVar[tuple[Mapping[str, Any], ...]] = ({"key_dim": 16},)
 
     def __init__(self, options: GatedLinearOptions) -> None:
         super().__init__(options)

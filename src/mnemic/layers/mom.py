@@ -133,11 +133,17 @@ class MixtureOfMemories(MemoryLayer[MoMState]):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Each map as nn.Linear begins, the convolution alike, the decay as in the gated delta rule."""
+        """Each map as nn.Linear begins, the convolution alike, the decay as in the gated delta rule.
+
+        Ours: all memories begin with the same keys and values. Queries are shared, so that otherwise each
+        memory has to be found by them on its own, from its share of the tokens: far slower.
+        """
         for name, weights in self.named_parameters(recurse=False):
             if name not in ("rate", "decay_bias"):
                 bound = weights.shape[-1 if name == "conv" else -2] ** -0.5
                 nn.init.uniform_(weights, -bound, bound)
+        with torch.no_grad():
+            self.kv.copy_(self.kv[:1].expand_as(self.kv))
         if self.options.update == "gated_delta":
             reset_decay(self.rate, self.decay_bias)
 
