@@ -398,7 +398,7 @@ class MixtureOfMemories(MemoryLayer[MoMState]):
             return delta(q, k, v, beta, memory, log_decay=decay, chunk=self._chunk())
 
     def _chunk(self) -> int:
-        return min(self.options.chunk, 8) if self.options.update == "gla" else self.options.chunk
+        return min(self.options.chunk, 16) if self.options.update == "gla" else self.options.chunk
 
     def _one_memory(self, x: Tensor, m: int, memory: Tensor, tail: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """One token x (dim,) into one memory (heads, key_dim, value_dim): the read, memory and tail after."""
