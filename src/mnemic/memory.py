@@ -63,6 +63,7 @@ from mnemic.vault.writing import REBUILD
 if TYPE_CHECKING:
     from mnemic.models.local import LocalModel
     from mnemic.runtime.mounted import Mounted
+    from mnemic.runtime.states import Module, States
 
 
 def open(
@@ -563,6 +564,49 @@ class Memory:
             model, cubes, vault=self._vault, order=order, verify=verify, compose=compose, ratio=ratio,
             measure=measure,
         )  # fmt: skip
+
+    @governed
+    def keep_state(
+        self,
+        state: States,
+        model: Module,
+        *,
+        user: str | None = None,
+        agent: str | None = None,
+        session: str | None = None,
+        sources: Sequence[str | MemCube] = (),
+        token_ids: Any = None,
+        title: str | None = None,
+    ) -> MemCube:
+        """Keep where a memory layer, or a stack of them, has got to in a stream: a cube to go on from.
+
+        Needs the extra [torch]; costs and errors: mnemic.runtime.states.keep_state.
+        """
+        require_extra("torch", extra="torch")
+        from mnemic.runtime.states import keep_state
+
+        self._require_seen(() if isinstance(sources, str) else sources)
+        scope = self._scope(user, agent, session)
+        return keep_state(self._vault, scope, state, model, sources=sources, token_ids=token_ids, title=title)
+
+    @governed
+    def load_state(
+        self,
+        cube: str | MemCube,
+        model: Module,
+        *,
+        token_ids: Any = None,
+        verify: Literal["fast", "full"] = "fast",
+    ) -> States:
+        """The state that `keep_state` kept, to go on from: by the very weights and options that made it only.
+
+        Costs and errors: mnemic.runtime.states.load_state.
+        """
+        require_extra("torch", extra="torch")
+        from mnemic.runtime.states import load_state
+
+        self._require_seen(cube)
+        return load_state(self._vault, cube, model, token_ids=token_ids, verify=verify)
 
     # --- looking
 
