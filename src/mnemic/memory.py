@@ -57,7 +57,7 @@ from mnemic.vault.erasing import FINISH, Certificate, erase, finish, finish_or_r
 from mnemic.vault.jobs import Job, listed, rerun
 from mnemic.vault.keys import KeyLike
 from mnemic.vault.merging import Merged
-from mnemic.vault.vault import NO_CUBE, open_vault
+from mnemic.vault.vault import open_vault
 from mnemic.vault.writing import REBUILD
 
 if TYPE_CHECKING:
@@ -537,7 +537,6 @@ class Memory:
         require_extra("torch", extra="torch")
         from mnemic.transform.text_to_kv import INSTRUCTION, as_kv
 
-        self._require_seen(() if isinstance(cubes, str) else cubes)
         told = INSTRUCTION if instruction is None else instruction
         return as_kv(self._vault, cubes, model, instruction=told, storage=storage, title=title)
 
@@ -560,10 +559,13 @@ class Memory:
         require_extra("torch", extra="torch")
         from mnemic.runtime.mount import mount
 
-        self._require_seen(cubes)
+        listed = cubes if isinstance(cubes, Sequence) and not isinstance(cubes, str) else [cubes]
+        for one in listed:
+            if isinstance(one, str | MemCube):
+                self._ask_for_mount(one if isinstance(one, str) else one.id)
         return mount(
-            model, cubes, vault=self._vault, order=order, verify=verify, compose=compose, ratio=ratio,
-            measure=measure,
+            model, cubes, vault=self._vault, ask=self._ask_for_mount, order=order, verify=verify,
+            compose=compose, ratio=ratio, measure=measure,
         )  # fmt: skip
 
     # --- looking
@@ -763,17 +765,14 @@ class Memory:
                 self._worker.close()
                 self._parts.close()
 
-    def _require_seen(self, cubes: Any) -> None:
-        """Raises NotFound unless the caller may see each of these that is a cube or names one.
+    def _ask_for_mount(self, id: str) -> None:
+        """May this caller use this cube now? Raises StaleMemory, NotFound, AccessDenied; that is on record."""
 
-        To the owner, what is not there is for `currency` to say.
-        """
-        listed = cubes if isinstance(cubes, Sequence) and not isinstance(cubes, str) else [cubes]
-        ids = [one if isinstance(one, str) else one.id for one in listed if isinstance(one, str | MemCube)]
-        with self._vault.snapshot() as snapshot:
-            sees = snapshot.shows_or_gone if self._guard.name is None else snapshot.shows
-            if hidden := [id for id in ids if not sees(id)]:
-                raise NotFound(NO_CUBE.format(hidden[0]))
+        def look() -> None:
+            with self._vault.snapshot() as snapshot:
+                snapshot.require_current(id)
+
+        self._guard.run("mount", look, [id], {})
 
     def _kick(self) -> None:
         self._worker.kick()

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, Final
 
 import sqlalchemy as sa
 
-from mnemic.cube.errors import Expired, IdempotencyConflict, InvalidOption, NotFound
+from mnemic.cube.errors import Expired, IdempotencyConflict, InvalidOption, NotFound, StaleMemory
 from mnemic.cube.ids import id_bytes, id_text, new_ids
 from mnemic.cube.lifecycle import Event, follow
 from mnemic.cube.model import Blob, Kind, MemCube, Origin, Scope, State, check_scope_field
@@ -316,6 +316,12 @@ class Vault:
             writing.put_features(transaction, self.tenant, space, model, rows)
 
     # --- large payloads
+
+    def require_writable(self, scope: Scope) -> None:
+        """Before work whose result will be stored. Raises AccessDenied where the actor may not write."""
+        with self.database.read() as transaction:
+            if transaction.actor is not None:
+                transaction.actor.permit(transaction, scope, (), ())
 
     def put_blob(self, scope: Scope, source: Source, *, within: Transaction | None = None) -> Blob:
         """Store a large payload durably; then `append` a draft with `blob=` it, within an hour. O(bytes).
@@ -825,7 +831,19 @@ class Snapshot:
         return currency.why_not_current(self._transaction, self._tenant, cube)
 
     def require_current(self, cube: str) -> None:
-        """Raises StaleMemory, which says why, unless the cube may be served."""
+        """Raises StaleMemory, which says why, unless the cube may be served, and NotFound to an actor who may
+        not see it.
+
+        To the owner, what is not there is stale too: it was erased.
+        """
+        actor = self._transaction.actor
+        try:
+            self._vault.visible_head(self._transaction, cube)
+        except Expired as error:
+            raise StaleMemory(f"{error}. It is not served") from error
+        except NotFound:
+            if actor is not None and actor.principal is not None:
+                raise
         currency.require_current(self._transaction, self._tenant, cube)
 
     def live_of_kind(self, space: int, kind: Kind) -> list[MemCube]:
