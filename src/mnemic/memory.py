@@ -766,7 +766,7 @@ class Memory:
                 self._parts.close()
 
     def _ask_for_mount(self, id: str) -> None:
-        """May this caller use this cube now? Raises StaleMemory, NotFound, AccessDenied; that is on record."""
+        """May this caller use this cube now? Raises StaleMemory, NotFound, AccessDenied, on record."""
 
         def look() -> None:
             with self._vault.snapshot() as snapshot:

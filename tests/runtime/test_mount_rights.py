@@ -1,4 +1,4 @@
-"""KV memory on somebody's behalf: what they may not see is neither read nor mounted, from one use to the next."""
+"""KV memory on somebody's behalf: what they may not see is neither read nor mounted, at any use."""
 
 from __future__ import annotations
 
