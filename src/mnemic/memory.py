@@ -53,7 +53,6 @@ from mnemic.scheduler.worker import Worker
 from mnemic.vault.archive import Dumped
 from mnemic.vault.changes import LoggedChange
 from mnemic.vault.erasing import FINISH, Certificate, erase, finish, finish_or_raise
-from mnemic.vault.finding import NO_CUBE
 from mnemic.vault.jobs import Job, listed, rerun
 from mnemic.vault.keys import KeyLike
 from mnemic.vault.merging import Merged
@@ -536,7 +535,6 @@ class Memory:
         require_extra("torch", extra="torch")
         from mnemic.transform.text_to_kv import INSTRUCTION, as_kv
 
-        self._require_seen(() if isinstance(cubes, str) else cubes)
         told = INSTRUCTION if instruction is None else instruction
         return as_kv(self._vault, cubes, model, instruction=told, storage=storage, title=title)
 
@@ -559,10 +557,13 @@ class Memory:
         require_extra("torch", extra="torch")
         from mnemic.runtime.mount import mount
 
-        self._require_seen(cubes)
+        listed = cubes if isinstance(cubes, Sequence) and not isinstance(cubes, str) else [cubes]
+        for one in listed:
+            if isinstance(one, str | MemCube):
+                self._ask_for_mount(one if isinstance(one, str) else one.id)
         return mount(
-            model, cubes, vault=self._vault, order=order, verify=verify, compose=compose, ratio=ratio,
-            measure=measure,
+            model, cubes, vault=self._vault, ask=self._ask_for_mount, order=order, verify=verify,
+            compose=compose, ratio=ratio, measure=measure,
         )  # fmt: skip
 
     @governed
@@ -585,7 +586,6 @@ class Memory:
         require_extra("torch", extra="torch")
         from mnemic.runtime.states import keep_state
 
-        self._require_seen(() if isinstance(sources, str) else sources)
         scope = self._scope(user, agent, session)
         return keep_state(self._vault, scope, state, model, sources=sources, token_ids=token_ids, title=title)
 
@@ -605,7 +605,7 @@ class Memory:
         require_extra("torch", extra="torch")
         from mnemic.runtime.states import load_state
 
-        self._require_seen(cube)
+        self._ask_for_mount(cube if isinstance(cube, str) else cube.id)
         return load_state(self._vault, cube, model, token_ids=token_ids, verify=verify)
 
     # --- looking
@@ -805,17 +805,14 @@ class Memory:
                 self._worker.close()
                 self._parts.close()
 
-    def _require_seen(self, cubes: Any) -> None:
-        """Raises NotFound unless the caller may see each of these that is a cube or names one.
+    def _ask_for_mount(self, id: str) -> None:
+        """May this caller use this cube now? Raises StaleMemory, NotFound, AccessDenied, on record."""
 
-        To the owner, what is not there is for `currency` to say.
-        """
-        listed = cubes if isinstance(cubes, Sequence) and not isinstance(cubes, str) else [cubes]
-        ids = [one if isinstance(one, str) else one.id for one in listed if isinstance(one, str | MemCube)]
-        with self._vault.snapshot() as snapshot:
-            sees = snapshot.shows_or_gone if self._guard.name is None else snapshot.shows
-            if hidden := [id for id in ids if not sees(id)]:
-                raise NotFound(NO_CUBE.format(hidden[0]))
+        def look() -> None:
+            with self._vault.snapshot() as snapshot:
+                snapshot.require_current(id)
+
+        self._guard.run("mount", look, [id], {})
 
     def _kick(self) -> None:
         self._worker.kick()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from mnemic.cube.errors import Expired, NotFound
@@ -162,7 +163,15 @@ class Snapshot:
         return None
 
     def require_current(self, cube: str) -> None:
-        """Raises StaleMemory, which says why, unless the cube may be served."""
+        """Raises StaleMemory, which says why, unless the cube may be served, and NotFound to an actor who may
+        not see it.
+
+        To the owner, what is not there is stale too: it was erased.
+        """
+        actor = self._transaction.actor
+        if actor is not None and actor.principal is not None:
+            with suppress(Expired):  # `why_not_current` says so
+                self._vault.visible_head(self._transaction, cube)
         if (reason := self.why_not_current(cube)) is not None:
             raise currency.stale(cube, reason)
 

@@ -284,6 +284,12 @@ class Vault(Finder):
 
     # --- large payloads
 
+    def require_writable(self, scope: Scope) -> None:
+        """Before work whose result will be stored. Raises AccessDenied where the actor may not write."""
+        with self.database.read() as transaction:
+            if transaction.actor is not None:
+                transaction.actor.permit(transaction, scope, (), ())
+
     def put_blob(self, scope: Scope, source: Source, *, within: Transaction | None = None) -> Blob:
         """Store a large payload durably; then `append` a draft with `blob=` it, within an hour. O(bytes).
 
