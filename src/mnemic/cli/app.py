@@ -10,9 +10,12 @@ from typer.core import TyperGroup
 from mnemic.cli import (
     asking,
     bench,
+    bench_chunks,
+    bench_hcam,
     bench_hybrid,
     bench_kv_cubes,
     bench_layers,
+    bench_qfwp,
     bench_titans,
     bench_ultramem,
     carrying,
@@ -111,6 +114,9 @@ bench.app.command()(bench_layers.layers)
 bench.app.command()(bench_titans.titans)
 bench.app.command()(bench_ultramem.ultramem)
 bench.app.command()(bench_hybrid.hybrid)
+bench.app.command()(bench_hcam.hcam)
+bench.app.command()(bench_chunks.chunks)
+bench.app.command()(bench_qfwp.qfwp)
 bench.app.command("kv-cubes")(bench_kv_cubes.kv_cubes)
 app.add_typer(kv.app, name="kv")
 app.add_typer(keys.app, name="key")

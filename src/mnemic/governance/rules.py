@@ -117,7 +117,8 @@ def make_policy(id: str, text: str, reach: Reach, label: str | None) -> Policy |
     if rule is None:
         raise InvalidOption(
             f"{text!r:.80} is no rule. There are: keep 30 days · keep while used 30 days · "
-            "decay half-life 7 days below 0.1 · archive after 90 days · legal hold · redact email, phone"
+            "decay half-life 7 days below 0.1 · any of them then erase after 7 days · erase expired after "
+            "30 days · archive after 90 days · legal hold · redact email, phone"
         )
     return Policy(id=id, rule=rule, reach=reach, label=label)
 

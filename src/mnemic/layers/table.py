@@ -24,6 +24,7 @@ LAYERS: Final = {
     "based": "mnemic.layers.based:Based",
     "mom": "mnemic.layers.mom:MixtureOfMemories",
     "lstm": "mnemic.layers.lstm:LSTM",
+    "hcam": "mnemic.layers.hcam:HCAM",
     "titans-lmm": "mnemic.layers.titans_memory:NeuralMemory",
     "titans-mag": "mnemic.layers.titans_mag:MemoryAsGate",
     "titans-mal": "mnemic.layers.titans_mal:MemoryAsLayer",

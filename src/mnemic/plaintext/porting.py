@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from mnemic.cube.errors import InvalidOption, NotFound
-from mnemic.cube.ids import id_bytes, new_ids
+from mnemic.cube.ids import id_bytes
 from mnemic.plaintext.derive.facts import METHOD
 from mnemic.plaintext.derive.mentions import key_of
 from mnemic.plaintext.ingest.features import FeatureMaker, Progress, embed_pending, lexical_only
 from mnemic.plaintext.ingest.recalled import find_recalled
 from mnemic.plaintext.recall.select import Selection
-from mnemic.vault.archive import Dumped, FileSource, is_dump, write
+from mnemic.vault.archive import Dumped, FileSource, check_target, is_dump, write
 from mnemic.vault.comparing import Diff, diff
 from mnemic.vault.keys import KeyLike
 from mnemic.vault.merging import Merged, merge
@@ -36,7 +36,9 @@ def dump(
 ) -> Dumped:
     """Write a memory, or a part of it, to one file, as of one moment; the vault remembers where it went.
 
-    Raises InvalidOption where the file exists, OSError. O(bytes), memory for one batch.
+    That it went is on record before the first byte leaves: a process that is killed while it writes leaves
+    a part of a file that the audit log knows of. Raises InvalidOption where the file exists, OSError.
+    O(bytes), memory for one batch.
     """
     if redact is not None and not callable(redact):
         raise InvalidOption("redact must be a function from text to text")
@@ -47,8 +49,8 @@ def dump(
             spaces=None if selection is None else selection.spaces,
             cubes=None if selection is None else [id_bytes(cube) for cube in selection.cubes],
         )
-        spaces = records.used
         models = [{"name": name, "dim": dim} for name, dim in records.models.values()]
+        spaces = records.touched()
         if redact is not None:
             records = Redacted(records, redact, lambda text: find_recalled(text))
         about = {
@@ -57,9 +59,13 @@ def dump(
             "redacted": redact is not None,
             "models": models,
         }
-        done = write(path, records, about=about, overwrite=overwrite, progress=progress)
-    vault.note_dump(spaces, str(Path(path).expanduser().absolute()), new_ids(1)[0], vault.clock())
-    return done
+        target = check_target(path, overwrite=overwrite)
+        noted = vault.note_dump(spaces, str(target.absolute()))
+        try:
+            return write(target, records, about=about, overwrite=overwrite, progress=progress)
+        except BaseException:
+            vault.forget_dump(noted)
+            raise
 
 
 def load(

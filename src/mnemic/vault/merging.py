@@ -21,7 +21,7 @@ from mnemic.cube.ids import id_bytes, id_text, new_ids
 from mnemic.cube.model import Blob, Scope, State, check_scope_field
 from mnemic.vault import blobs, deriving, erasing, jobs, lineage, log, reading, tables
 from mnemic.vault.codec import Stored, client_key, digest, erased_marker
-from mnemic.vault.database import InStatement, Statement, Transaction
+from mnemic.vault.database import Deed, InStatement, Statement, Transaction
 from mnemic.vault.heads import AGREE, Head, heads_of
 from mnemic.vault.records import BATCH, Change, Edge, Group, Records, Version, cited, with_digests
 from mnemic.vault.vault import Vault
@@ -181,6 +181,7 @@ def merge(
     """
     account = Merged(records.name)
     with vault.database.write() as transaction:
+        transaction.deeds.append(Deed("load"))
         work = _Work(vault, transaction, account, slot_of)
         work.erase_and_skip(records)
         for batch in _batches(records.groups()):

@@ -178,7 +178,6 @@ class VaultSource:
         rows = transaction.rows(reading.models, {"t": self._tenant})
         self.models = {number: (name, dim) for number, name, dim, _ in rows}
         self._blobs: dict[str, Blob] = {}
-        self.used: set[int] = set()  # the spaces that versions were read from
 
     def markers(self) -> Iterator[bytes]:
         for (marker,) in self._transaction.rows(_markers, {"t": self._tenant}):
@@ -205,6 +204,14 @@ class VaultSource:
         """The spaces that it reads from."""
         found = self._transaction.rows(reading.spaces, {"t": self._tenant})
         return [row[0] for row in found if self._cubes or self._whole is None or row[0] in self._whole]
+
+    def touched(self) -> list[int]:
+        """The spaces that something is read from."""
+        if not self._cubes:
+            return self.spaces()
+        params = {"t": self._tenant}
+        found = self._transaction.rows_in(reading.spaces_of, params, sorted(self._cubes))
+        return sorted({int(row[0]) for row in found} | (self._whole or frozenset()))
 
     def _has(self, space: int, cube: bytes) -> bool:
         return self._whole is None or space in self._whole or cube in self._cubes
@@ -263,7 +270,6 @@ class VaultSource:
                     features.setdefault(seq, {})[self.models[model][0]] = bytes(data)
             for row in rows:
                 if self._has(space, bytes(row[2])):
-                    self.used.add(space)
                     yield row[0], self._version(row, scopes[row[4]], features.get(row[0], {}))
             after = rows[-1][0]
 

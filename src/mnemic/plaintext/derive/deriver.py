@@ -17,7 +17,7 @@ from mnemic.cube.errors import InvalidOption
 from mnemic.cube.model import MemCube, Scope
 from mnemic.vault import deriving
 from mnemic.vault.deriving import Put, State
-from mnemic.vault.vault import Snapshot
+from mnemic.vault.snapshot import Snapshot
 
 
 class Look:
