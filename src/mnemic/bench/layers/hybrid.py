@@ -172,7 +172,7 @@ def markdown(records: Mapping[str, Record], command: str, about: Mapping[str, An
         first = rs[0]
         rows.append([
             arm, _spread(rs, "perplexity", 1), f"{_mean(rs, 'bits_per_byte'):.3f}", _spread(rs, "recall", 3),
-            f"{_mean(rs, 'first_time'):.3f}", f"{_mean(rs, 'hits_perplexity'):.0f}", str(len(rs)),
+            f"{_mean(rs, 'first_time'):.3f}", _hits(rs), str(len(rs)),
             f"{first['active']:,}", f"{first['total']:,}", f"{first['state_bytes']:,}", str(first["steps"]),
             f"{_mean(rs, 'cpu_s'):.0f}",
         ])  # fmt: skip
@@ -201,6 +201,12 @@ def markdown(records: Mapping[str, Record], command: str, about: Mapping[str, An
 
 def _mean(records: Sequence[Record], name: str) -> float:
     return float(sum(record[name] for record in records) / len(records))
+
+
+def _hits(records: Sequence[Record]) -> str:
+    """A short held-out text may hold none."""
+    found = [record for record in records if "hits_perplexity" in record]
+    return f"{_mean(found, 'hits_perplexity'):.0f}" if found else "–"
 
 
 def _spread(records: Sequence[Record], name: str, digits: int) -> str:
