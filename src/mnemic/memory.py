@@ -380,7 +380,10 @@ class Memory:
         chosen = None if everything else select(
             self._vault, where=where, user=user, agent=agent, session=session, everyone=everyone
         )  # fmt: skip
-        return dump(self._vault, path, chosen, redact=redact, overwrite=overwrite, progress=progress)
+        return dump(
+            self._vault, path, chosen, guard=self._guard, redact=redact, overwrite=overwrite,
+            progress=progress,
+        )  # fmt: skip
 
     @governed
     def load(

@@ -209,6 +209,10 @@ class Guard:
                         "a legal hold is on it, so it may not be deleted; see: mnemic policy list"
                     )
 
+    def admit(self, transaction: Transaction) -> None:
+        """Raises AccessDenied for a stranger and who was disabled. O(1)."""
+        self.sight(transaction)
+
     def look(self, transaction: Transaction, scope: Scope, row: Stored) -> bool:
         """Is it there to be seen? Raises Expired to who may see it. O(versions it was made from)."""
         seen = self.sight(transaction)

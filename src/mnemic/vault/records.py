@@ -175,6 +175,7 @@ class VaultSource:
         self._tenant = vault.tenant
         self._whole = None if spaces is None and cubes is None else frozenset(spaces or ())
         self._cubes = frozenset(cubes or ())
+        self._hidden: frozenset[bytes] = frozenset()
         rows = transaction.rows(reading.models, {"t": self._tenant})
         self.models = {number: (name, dim) for number, name, dim, _ in rows}
         self._blobs: dict[str, Blob] = {}
@@ -213,7 +214,13 @@ class VaultSource:
         found = self._transaction.rows_in(reading.spaces_of, params, sorted(self._cubes))
         return sorted({int(row[0]) for row in found} | (self._whole or frozenset()))
 
+    def hide(self, cubes: Collection[bytes]) -> None:
+        """Leave these out."""
+        self._hidden = frozenset(cubes)
+
     def _has(self, space: int, cube: bytes) -> bool:
+        if cube in self._hidden:
+            return False
         return self._whole is None or space in self._whole or cube in self._cubes
 
     def _groups_of(self, space: int) -> Iterator[Group]:

@@ -31,10 +31,23 @@ _drop_feature = Statement(
         tables.feature.c.seq == _p("seq"),
     )
 )
+# What had expired and says something again is there again (cube/lifecycle.py: expired, restore, activated).
+RESTORED = sa.case(
+    (
+        sa.and_(_cube.c.state == int(State.expired), _p("deleted_", type_=sa.BigInteger) == 0),
+        int(State.activated),
+    ),
+    else_=_cube.c.state,
+)
 _move_head = Statement(
     sa.update(_cube)
     .where(_cube.c.tenant == _p("t"), _cube.c.cube == _p("c"))
-    .values(head=_p("head_"), head_seq=_p("head_seq_"), deleted=_p("deleted_"))
+    .values(
+        head=_p("head_"),
+        head_seq=_p("head_seq_"),
+        deleted=_p("deleted_", type_=sa.BigInteger),
+        state=RESTORED,
+    )
 )
 
 
@@ -215,7 +228,8 @@ def _relate(
             if cited:
                 lineage.cite(transaction, tenant, space, row.version, cited, role=role)
     if lineage.restate(transaction, tenant, [row.cube for row in stored], at):
-        jobs.ask(transaction, tenant, space, REBUILD, at=at)
+        # by the clock: recorded times may be ahead of it, after a merge by far, and the job would wait
+        jobs.ask(transaction, tenant, space, REBUILD, at=transaction.clock())
 
 
 def put_features(
