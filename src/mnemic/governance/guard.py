@@ -233,6 +233,13 @@ class Guard:
         seen = self.sight(transaction)
         return check(seen.access, Right.read, scope, labels_of(row.header), now=seen.now)
 
+    def require_reveal(self, transaction: Transaction, scope: Scope, row: Stored) -> None:
+        """Raises AccessDenied for who may not see what was sealed out of this version, or may not read it."""
+        seen, labels = self.sight(transaction), labels_of(row.header)
+        for right in (Right.read, Right.reveal):
+            if not check(seen.access, right, scope, labels, now=seen.now):
+                raise denied(seen.access, right, "it", row.cube)
+
     def _may_write(
         self,
         transaction: Transaction,

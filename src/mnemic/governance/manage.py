@@ -17,6 +17,7 @@ from mnemic.governance.rules import RedactionPolicy, Rules, grant_row, make_poli
 from mnemic.vault import audit, governing
 from mnemic.vault.codec import mac
 from mnemic.vault.database import Deed, Transaction
+from mnemic.vault.secrets import require_seals
 
 EVERYONE: Final = "everyone"
 T = TypeVar("T")
@@ -94,9 +95,9 @@ class Governance:
     ) -> Grant:
         """Give somebody rights on scopes: a field left out is any, None only "unset".
 
-        principal: a name, or "everyone". rights: read, write, admin, or a role: reader, contributor, editor,
-        owner, auditor. label: only on what bears it; unless: not on what bears it. Whoever is admin of a
-        scope may share it; raises AccessDenied for others, InvalidOption, NotFound.
+        principal: a name, or "everyone". rights: read, write, admin, reveal, or a role: reader, contributor,
+        editor, owner, auditor. label: only on what bears it; unless: not on what bears it. Whoever is admin
+        of a scope may share it; raises AccessDenied for others, InvalidOption, NotFound.
         """
         reach = _reach(user, agent, session)
         given = read_rights(rights)
@@ -178,6 +179,8 @@ class Policies:
         reach = _reach(user, agent, session)
         (raw,) = new_ids(1)
         policy = make_policy(id_text(raw), str(rule), reach, _label(label))
+        if isinstance(policy, RedactionPolicy) and policy.redaction.sealed:
+            require_seals(self._guard.vault)
 
         def make(transaction: Transaction, rules: Rules) -> tuple[bytes, Policy | RedactionPolicy]:  # noqa: ARG001
             row = {

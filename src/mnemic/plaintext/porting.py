@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from mnemic.cube.errors import InvalidOption, NotFound
 from mnemic.cube.ids import id_bytes
 from mnemic.governance.guard import Guard
+from mnemic.governance.redaction import Redactor
 from mnemic.governance.sweep import over
 from mnemic.plaintext.derive.facts import METHOD
 from mnemic.plaintext.derive.mentions import key_of
@@ -23,8 +24,6 @@ from mnemic.vault.keys import KeyLike
 from mnemic.vault.merging import Merged, merge
 from mnemic.vault.records import Records, Redacted, VaultSource, Version
 from mnemic.vault.vault import Vault, open_vault
-
-Redactor = Callable[[str], str]
 
 
 def dump(
@@ -45,8 +44,6 @@ def dump(
     a part of a file that the audit log knows of. Raises InvalidOption where the file exists, OSError.
     O(bytes), memory for one batch.
     """
-    if redact is not None and not callable(redact):
-        raise InvalidOption("redact must be a function from text to text")
     with vault.database.read() as transaction:
         records: Any = VaultSource(
             vault,

@@ -348,6 +348,8 @@ class Redacted:
 
     def _redacted(self, one: Version) -> Version:
         said: dict[str, Any] = {key: one.header[key] for key in _SHARED if key in one.header}
+        if "labels" in said:
+            said["labels"] = list(dict.fromkeys(map(self._redact, said["labels"])))
         if "name" in one.header:
             said["name"] = self._redact(one.header["name"])
         if "metadata" in one.header:

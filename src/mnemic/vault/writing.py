@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from mnemic.cube.ids import id_text, named_id, new_ids
 from mnemic.cube.model import Scope, State
-from mnemic.vault import blobs, heads, jobs, lineage, log, tables
+from mnemic.vault import blobs, heads, jobs, lineage, log, secrets, tables
 from mnemic.vault.codec import Draft, Stored, client_key, digest, encode_header, mac
 from mnemic.vault.database import Deed, Statement, Transaction
 
@@ -206,6 +206,10 @@ def insert(
     large = [(row.seq, blob) for row, blob in named if blob is not None]
     if large:
         blobs.name(transaction, tenant, space, large)
+    if hidden := [
+        (row.seq, draft.secrets) for row, draft in zip(stored, drafts, strict=True) if draft.secrets
+    ]:
+        secrets.keep(transaction, tenant, space, hidden)
     if parents or any(draft.sources for draft in drafts):
         _relate(transaction, tenant, space, drafts, stored, first_time)
     return Written(id_text(change_id or ids[0]), taken.epoch, taken.last_seq, tuple(stored))
