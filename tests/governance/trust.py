@@ -674,12 +674,12 @@ def an_op(rng: random.Random, models: dict[str, Model], number: int) -> Op:
     tenant = rng.choice(TENANTS)
     model = models[tenant]
     who = rng.choice((*WHO, None, None))
-    kinds = ["add"] * 8 + [*READS] * 2 + ["dump", "share"]
-    kinds += [*ON_CUBES] * 2 + ["erase"] if model.cubes else []
+    kinds = ["add"] * 10 + [*READS] * 2 + ["derived"] * 3 + ["dump"] * 3 + ["share"]
+    kinds += [*ON_CUBES] * 2 + ["echo"] * 3 + ["erase"] if model.cubes else []
     kinds += ["erase_user"] if rng.random() < 0.1 else []
     admin = (
         ["grant"] * 5
-        + ["forward", "policy"]
+        + ["forward", "forward", "policy"]
         + ["revoke"] * (3 if len(model.grants) > 6 else 1 if model.grants else 0)
     )
     admin += ["drop"] * (2 if len(model.policies) > 1 else 0) + ["disable", "enable", "enable", "sweep"]
@@ -689,7 +689,7 @@ def an_op(rng: random.Random, models: dict[str, Model], number: int) -> Op:
         name = rng.choice(list(model.cubes)[-40:])
         return kind, tenant, who, (name, rng.randrange(1, 5)) if kind == "restore" else (name,)
     if kind == "add":
-        labels = rng.choice(((), (), ("x",), ("y",), ("x", "y")))
+        labels = rng.choice(((), ("x",), ("y",), ("x", "y")))
         return kind, tenant, who, (f"n{number}", rng.choice(USERS), rng.choice((None, "s")), labels)
     if kind == "users":
         return kind, tenant, who, ()
@@ -704,7 +704,7 @@ def an_op(rng: random.Random, models: dict[str, Model], number: int) -> Op:
         unless = rng.choice((None, None, "x", "y"))
         return kind, tenant, None, (rng.choice((*WHO, None)), rights, whose, label, unless)
     if kind == "policy":
-        span = rng.choice((None, *((hours * HOUR + HOUR // 2, None) for hours in (1, 5, 20))))
+        span = rng.choice((None, *((hours * HOUR + HOUR // 2, None) for hours in (0, 1, 5, 20))))
         span = span and (span[0], rng.choice((None, None, 2 * HOUR, 8 * HOUR)))
         return kind, tenant, None, (span, rng.choice((*USERS, None)), label)
     if kind in ("revoke", "drop"):
