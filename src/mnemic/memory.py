@@ -89,9 +89,10 @@ def open(
     key: a passphrase (text), a key file (pathlib.Path) or a KeyService; a vault that is made with one is
     encrypted, and opens with it only: KeyRequired, WrongKey (docs/security.md). blobs: the folder of large
     payloads; needed only for those of a PostgreSQL vault.
-    model: a LanguageModel for `ask`; default none, and everything works without.
+    model: a LanguageModel for `ask` and derivers; default none, and everything works without.
     index_bytes: how much of all indexes may stay in memory. derive: what is derived from what is told, in the
-    background: "facts" (default), or a Deriver of your own; () derives nothing. principal: on whose behalf;
+    background: "facts" (default), "contradictions" (asks `model`, docs/facts.md), or a Deriver of your own;
+    () derives nothing. principal: on whose behalf;
     default: the owner, who may do everything. audit_reads: chain served reads too. redact: what is never
     stored, such as "email, card", beside what the vault's policies say. clock: microseconds since 1970, for
     tests and simulations.
@@ -100,7 +101,7 @@ def open(
     first use.
     """
     require_count(index_bytes=index_bytes)
-    derivers = load_derivers(derive)
+    derivers = load_derivers(derive, model)
     opened = open_vault(
         default_place() if vault is None else vault, tenant=tenant, key=key, blobs=blobs, clock=clock
     )

@@ -17,7 +17,6 @@ from mnemic.governance.rules import RedactionPolicy, Rules, grant_row, make_poli
 from mnemic.vault import audit, governing
 from mnemic.vault.codec import mac
 from mnemic.vault.database import Deed, Transaction
-from mnemic.vault.secrets import require_seals
 
 EVERYONE: Final = "everyone"
 T = TypeVar("T")
@@ -180,7 +179,7 @@ class Policies:
         (raw,) = new_ids(1)
         policy = make_policy(id_text(raw), str(rule), reach, _label(label))
         if isinstance(policy, RedactionPolicy) and policy.redaction.sealed:
-            require_seals(self._guard.vault)
+            _require_seals(self._guard)
 
         def make(transaction: Transaction, rules: Rules) -> tuple[bytes, Policy | RedactionPolicy]:  # noqa: ARG001
             row = {
@@ -243,6 +242,14 @@ def _change(
         target, made = make(transaction, rules)
         transaction.deeds.append(Deed(verb, target))
     return made
+
+
+def _require_seals(guard: Guard) -> None:
+    if guard.vault.database.sealing is None:
+        raise InvalidOption(
+            "what is taken out can be sealed only in a vault that was made with a key; use 'redact …' here, "
+            "which keeps it nowhere"
+        )
 
 
 def _rules_over(seen: Sight, reach: Reach) -> bool:

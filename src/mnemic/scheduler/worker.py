@@ -64,7 +64,7 @@ class Worker:
         """
         done = 0
         with self._one_at_a_time:
-            while made := self._catch_up() + self._work_off():
+            while made := self._work_off() + self._catch_up():  # reading may raise: what is due was done
                 done += made
         return done
 

@@ -8,17 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
 
 import sqlalchemy as sa
 
-from mnemic.cube.errors import InvalidOption
 from mnemic.vault import tables
-from mnemic.vault.codec import Secret, Stored
+from mnemic.vault.codec import Secret
 from mnemic.vault.database import InStatement, Statement, Transaction
-
-if TYPE_CHECKING:
-    from mnemic.vault.vault import Vault
 
 _secret = tables.secret
 _p = sa.bindparam
@@ -28,16 +23,6 @@ _at = InStatement(
         _secret.c.tenant == _p("t"), _secret.c.space == _p("s"), _secret.c.seq.in_(values)
     )
 )
-IN_CLEAR: Final = (
-    "what is taken out can be sealed only in a vault that was made with a key; use 'redact …' here, which "
-    "keeps it nowhere"
-)
-
-
-def require_seals(vault: Vault) -> None:
-    """Raises InvalidOption where nothing can be sealed."""
-    if vault.database.sealing is None:
-        raise InvalidOption(IN_CLEAR)
 
 
 def keep(
@@ -52,14 +37,7 @@ def keep(
     transaction.many(_add, packed)
 
 
-def of_version(vault: Vault, transaction: Transaction, space: int, row: Stored) -> list[Secret]:
-    """What was taken out of the text that a version says: its own, or of another version in the same words.
-
-    O(versions of the cube).
-    """
-    past = vault._past(transaction, row.cube)
-    seqs = [one.seq for one in past if one.payload == row.payload]
-    rows = transaction.rows_in(_at, {"t": vault.tenant, "s": space}, seqs)
-    found = {int(seq): bytes(spans) for seq, spans in rows}
-    mine = found.get(row.seq) or next(iter(found.values()), b"[]")
-    return [Secret(*one) for one in json.loads(mine)]
+def at(transaction: Transaction, tenant: str, space: int, seqs: Sequence[int]) -> dict[int, list[Secret]]:
+    """What was taken out of the texts of some versions, by seq; of most, nothing. O(seqs)."""
+    rows = transaction.rows_in(_at, {"t": tenant, "s": space}, seqs)
+    return {int(seq): [Secret(*one) for one in json.loads(bytes(spans))] for seq, spans in rows}
