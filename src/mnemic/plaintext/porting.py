@@ -14,7 +14,7 @@ from mnemic.governance.guard import Guard
 from mnemic.governance.redaction import Redactor
 from mnemic.governance.sweep import over
 from mnemic.plaintext.derive.facts import METHOD
-from mnemic.plaintext.derive.mentions import key_of
+from mnemic.plaintext.derive.names import key_of
 from mnemic.plaintext.ingest.features import FeatureMaker, Progress, embed_pending, lexical_only
 from mnemic.plaintext.ingest.recalled import find_recalled
 from mnemic.plaintext.recall.select import Selection

@@ -26,7 +26,7 @@ from mnemic.models.base import LanguageModel
 from mnemic.plaintext.derive.attributes import phrase
 from mnemic.plaintext.derive.deriver import Later, Look
 from mnemic.plaintext.derive.facts import speaker_of_turn, speaks, stated
-from mnemic.plaintext.derive.mentions import key_of
+from mnemic.plaintext.derive.names import key_of
 from mnemic.vault.codec import Draft
 from mnemic.vault.deriving import Put, State, derived_id
 

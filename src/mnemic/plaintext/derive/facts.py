@@ -17,7 +17,8 @@ from mnemic.cube.model import Kind, MemCube, Origin, Scope, Source
 from mnemic.cube.times import to_micros
 from mnemic.plaintext.derive.attributes import phrase
 from mnemic.plaintext.derive.deriver import Look
-from mnemic.plaintext.derive.mentions import Mention, key_of, mentions, same
+from mnemic.plaintext.derive.mentions import Mention, mentions
+from mnemic.plaintext.derive.names import key_of, same
 from mnemic.vault.codec import Draft
 from mnemic.vault.deriving import Put, State, derived_id
 
