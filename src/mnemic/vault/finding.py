@@ -38,8 +38,14 @@ class Finder:
     def _head(self, transaction: Transaction, cube: str) -> tuple[int, Stored]:
         found = transaction.row(reading.head_of, {"t": self.tenant, "c": id_bytes(cube)})
         if found is None:
-            raise NotFound(NO_CUBE.format(cube))
+            raise self._not_here(transaction, cube)
         return int(found[0]), stored(found[1:])
+
+    def _not_here(self, transaction: Transaction, cube: str) -> NotFound:
+        """The refusal. Who is let in nowhere is told that, and so not what is there."""
+        if transaction.actor is not None:
+            transaction.actor.admit(transaction)
+        return NotFound(NO_CUBE.format(cube))
 
     def _heads(self, transaction: Transaction, cubes: Sequence[str]) -> list[tuple[int, Stored]]:
         """(space, head) of each cube once, in the order asked. Raises NotFound."""
@@ -47,7 +53,7 @@ class Finder:
         rows = transaction.rows_in(reading.heads_of, {"t": self.tenant}, keys)
         found = {bytes(row[2]): (int(row[0]), stored(row[1:])) for row in rows}
         if missing := [key for key in keys if key not in found]:
-            raise NotFound(NO_CUBE.format(id_text(missing[0])))
+            raise self._not_here(transaction, id_text(missing[0]))
         return [found[key] for key in keys]
 
     def visible_head(self, transaction: Transaction, cube: str) -> tuple[int, Stored]:
