@@ -184,9 +184,9 @@ def markdown(records: Mapping[str, Record], command: str, about: Mapping[str, An
     text, machine = settings["text"], about["machine"]
     said = (
         f"A convolution and two layers, width {settings['dim']}, {settings['active']:,} active parameters "
-        f"(MLPs fill up). As many steps as take {settings['seconds']:g} s of processor time, by the least time "
-        "of a step measured beforehand, choices by turns; what the runs took in the end, with their evaluation "
-        f"and on a busy machine, is the last column. Batch {settings['batch']} × {text['length']} tokens of a "
+        f"(MLPs fill up). As many steps as take {settings['seconds']:g} s of processor time, by the least "
+        "time of a step measured beforehand, choices by turns; what the runs took in the end, evaluated and "
+        f"on a busy machine, is the last column. Batch {settings['batch']} × {text['length']} tokens of a "
         f"vocabulary of {text['vocabulary']:,}, AdamW to "
         f"{settings['rate']:g}, one thread. Held out: {text['evaluated']} sequences of {text['length']}. "
         f"{machine['processor']}, {machine['cores']} cores, torch {about['versions'].get('torch', '?')}."
