@@ -1,6 +1,6 @@
 """The loop: steps that are functions of the seed and their number, so that a run resumes bit by bit.
 
-Knows a model that gives logits, a source of sequences, optimisers and a folder; nothing of layers or text.
+Knows stacks, sources of sequences, optimisers and a folder; nothing of texts, tasks or single layers.
 """
 
 from __future__ import annotations
