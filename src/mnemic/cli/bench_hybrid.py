@@ -24,12 +24,12 @@ def hybrid(
     seconds: Annotated[
         float, typer.Option(min=0.1, help="Processor time of the training steps of each run.")
     ] = 15.0,
-    vocabulary: Annotated[int, typer.Option(min=257, help="Tokens made from the training text.")] = 1024,
-    length: Annotated[int, typer.Option(min=2, help="Tokens of a sequence.")] = 128,
+    vocabulary: Annotated[int, typer.Option(min=257, help="Tokens made from the training text.")] = 512,
+    length: Annotated[int, typer.Option(min=2, help="Tokens of a sequence.")] = 96,
     repeats: Annotated[
         float,
         typer.Option(min=0.01, max=1, help="Share of training sequences that say their first half again."),
-    ] = 0.5,
+    ] = 0.75,
     out: Annotated[
         Path, typer.Option("--out", help="Folder for results; a second run goes on where the first ended.")
     ] = Path("bench-results"),
