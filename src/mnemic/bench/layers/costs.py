@@ -42,7 +42,7 @@ class Counted(TorchDispatchMode):
     """Counts what runs inside."""
 
     def __init__(self, module: nn.Module) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._weights = {parameter.untyped_storage().data_ptr() for parameter in module.parameters()}
         self.maps = self.beyond = self.weights = self.moved = 0
 
