@@ -20,7 +20,7 @@ from mnemic.layers.stack_cache import CACHE_NAME
 from mnemic.layers.table import LAYERS, layer_class
 
 STREAM_STEPS: Final = 200_000
-OUR_STEPS: Final = 200
+OUR_STEPS: Final = 300
 TWO_HOPS: Final = ("rapid-naming", "ordered")  # tasks that one memory layer cannot solve
 BASELINES: Final = ("lstm", "linear", "hebbian")  # in every table, whatever layers are asked for
 Record = dict[str, Any]
