@@ -134,6 +134,7 @@ class AsyncMemory(_InThreads[Memory]):
     sessions = _verb(Memory.sessions)
     users = _verb(Memory.users)
     get = _verb(Memory.get)
+    reveal = _verb(Memory.reveal)
     history = _verb(Memory.history)
     changes = _verb(Memory.changes)
     open_blob = _verb(Memory.open_blob)

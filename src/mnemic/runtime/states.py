@@ -54,8 +54,9 @@ def keep_state(
     states = _states(state, model)
     require_specs([one.spec for one in states], layers)
     with vault.snapshot() as snapshot:
-        cited = snapshot.citations([one if isinstance(one, str) else one.id for one in sources])
-        read = [snapshot.head(one.cube_id) for one in cited]
+        ids = [one if isinstance(one, str) else one.id for one in sources]
+        read = [snapshot.head(id) for id in ids]  # first of all: may they be seen?
+        cited = snapshot.citations(ids)
     if others := sorted({str(one.header.scope.user) for one in read if one.header.scope.user != scope.user}):
         raise InvalidInput(f"a state of {scope.user} cannot be made from cubes of {', '.join(others)}")
     expiries = [one.header.expires_at for one in read if one.header.expires_at is not None]

@@ -83,8 +83,13 @@ def experiments(layers: Sequence[str] | None = None, *, steps: int | None = None
     of two hops two, a curriculum, and the same recipe for all.
     """
     for name in layers or ():
-        layer_class(name)
-    names = [name for name in LAYERS if not layers or name in (*layers, *BASELINES)]
+        if not layer_class(name).dials:
+            raise InvalidOption(
+                f"{name} keeps no state of a sequence and has no place in this suite: see mnemic bench "
+                "ultramem"
+            )
+    with_state = [name for name in LAYERS if layer_class(name).dials]
+    names = [name for name in with_state if not layers or name in (*layers, *BASELINES)]
     tasks = {name: task for name, task in TASKS.items() if name != "mqar"}
     one = Recipe(steps=steps or OUR_STEPS, batch=32, rate=1e-2, depth=1, curriculum=True, tested=512)
     found = [

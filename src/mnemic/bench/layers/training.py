@@ -119,10 +119,8 @@ def needle(
 
 
 def parameters(model: StackForCausalLM) -> dict[str, int]:
-    """All parameters, and those that work on one token (`active_parameters` of its layers)."""
-    total = sum(p.numel() for p in model.parameters())
-    idle = sum(layer.idle_parameters() for layer in model.memory_layers())
-    return {"total": total, "active": total - idle}
+    """All parameters, and those that work on one token."""
+    return model.parameter_counts()
 
 
 def mean_and_spread(values: Sequence[float]) -> tuple[float, float, float]:
