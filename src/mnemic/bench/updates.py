@@ -183,9 +183,9 @@ def updates_markdown(found: Mapping[str, Any], command: str) -> str:
         "They were written after the rules, which put 3 of the 14 first; rules were added since.",
         _table(found["other_words"]),
         "## In more words",
-        f"{len(MORE_WORDS)} more, such as “{MORE_WORDS['succeeded'][1]}”, written after those rules, which put 8 "
-        "of the 22 first and said of 6 that the old value is over; rules were added since. So neither table is a "
-        "test of what the rules do with words that nobody thought of.",
+        f"{len(MORE_WORDS)} more, such as “{MORE_WORDS['succeeded'][1]}”, written after those rules, which "
+        "put 8 of the 22 first and said of 6 that the old value is over; rules were added since. So neither "
+        "table is a test of what the rules do with words that nobody thought of.",
         _table(found["more_words"]),
         "## Control",
         f"{control['pairs']:,} pairs of {control['kinds']} kinds that are compatible: something was ended in "
