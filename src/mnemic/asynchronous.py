@@ -127,6 +127,8 @@ class AsyncMemory(_InThreads[Memory]):
     ask = _verb(Memory.ask)
     as_kv = _verb(Memory.as_kv)
     mount = _verb(Memory.mount)
+    keep_state = _verb(Memory.keep_state)
+    load_state = _verb(Memory.load_state)
     list = _verb(Memory.list)
     count = _verb(Memory.count)
     sessions = _verb(Memory.sessions)

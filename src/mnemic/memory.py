@@ -57,12 +57,13 @@ from mnemic.vault.erasing import FINISH, Certificate, erase, finish, finish_or_r
 from mnemic.vault.jobs import Job, listed, rerun
 from mnemic.vault.keys import KeyLike
 from mnemic.vault.merging import Merged
-from mnemic.vault.vault import NO_CUBE, open_vault
+from mnemic.vault.vault import open_vault
 from mnemic.vault.writing import REBUILD
 
 if TYPE_CHECKING:
     from mnemic.models.local import LocalModel
     from mnemic.runtime.mounted import Mounted
+    from mnemic.runtime.states import Module, States
 
 
 def open(
@@ -439,6 +440,7 @@ class Memory:
 
         Raises ScopeRequired, InvalidFilter, InvalidText. O(cubes within reach), all scored with every signal.
         """
+        self._worker.give_way()
         reach = Reach.of(user, agent, session, everyone=everyone)
         conditions = Filter.of(where, as_of=as_of, valid_at=valid_at)
         return self._recall.search(question, reach, k=k, where=conditions, asked_at=_moment(asked_at))
@@ -470,6 +472,7 @@ class Memory:
 
         Raises as `search` does. O(cubes within reach + characters shown).
         """
+        self._worker.give_way()
         reach = Reach.of(user, agent, session, everyone=everyone)
         return compose(
             self._recall,
@@ -505,6 +508,7 @@ class Memory:
 
         Says so when the memory does not hold it. Raises as `search` does, and ModelError.
         """
+        self._worker.give_way()
         reach = Reach.of(user, agent, session, everyone=everyone)
         return answer(
             self._recall,
@@ -537,7 +541,6 @@ class Memory:
         require_extra("torch", extra="torch")
         from mnemic.transform.text_to_kv import INSTRUCTION, as_kv
 
-        self._require_seen(() if isinstance(cubes, str) else cubes)
         told = INSTRUCTION if instruction is None else instruction
         return as_kv(self._vault, cubes, model, instruction=told, storage=storage, title=title)
 
@@ -560,11 +563,56 @@ class Memory:
         require_extra("torch", extra="torch")
         from mnemic.runtime.mount import mount
 
-        self._require_seen(cubes)
+        listed = cubes if isinstance(cubes, Sequence) and not isinstance(cubes, str) else [cubes]
+        for one in listed:
+            if isinstance(one, str | MemCube):
+                self._ask_for_mount(one if isinstance(one, str) else one.id)
         return mount(
-            model, cubes, vault=self._vault, order=order, verify=verify, compose=compose, ratio=ratio,
-            measure=measure,
+            model, cubes, vault=self._vault, ask=self._ask_for_mount, order=order, verify=verify,
+            compose=compose, ratio=ratio, measure=measure,
         )  # fmt: skip
+
+    @governed
+    def keep_state(
+        self,
+        state: States,
+        model: Module,
+        *,
+        user: str | None = None,
+        agent: str | None = None,
+        session: str | None = None,
+        sources: Sequence[str | MemCube] = (),
+        token_ids: Any = None,
+        title: str | None = None,
+    ) -> MemCube:
+        """Keep where a memory layer, or a stack of them, has got to in a stream: a cube to go on from.
+
+        Needs the extra [torch]; costs and errors: mnemic.runtime.states.keep_state.
+        """
+        require_extra("torch", extra="torch")
+        from mnemic.runtime.states import keep_state
+
+        scope = self._scope(user, agent, session)
+        return keep_state(self._vault, scope, state, model, sources=sources, token_ids=token_ids, title=title)
+
+    @governed
+    def load_state(
+        self,
+        cube: str | MemCube,
+        model: Module,
+        *,
+        token_ids: Any = None,
+        verify: Literal["fast", "full"] = "fast",
+    ) -> States:
+        """The state that `keep_state` kept, to go on from: by the very weights and options that made it only.
+
+        Costs and errors: mnemic.runtime.states.load_state.
+        """
+        require_extra("torch", extra="torch")
+        from mnemic.runtime.states import load_state
+
+        self._ask_for_mount(cube if isinstance(cube, str) else cube.id)
+        return load_state(self._vault, cube, model, token_ids=token_ids, verify=verify)
 
     # --- looking
 
@@ -772,17 +820,14 @@ class Memory:
                 self._worker.close()
                 self._parts.close()
 
-    def _require_seen(self, cubes: Any) -> None:
-        """Raises NotFound unless the caller may see each of these that is a cube or names one.
+    def _ask_for_mount(self, id: str) -> None:
+        """May this caller use this cube now? Raises StaleMemory, NotFound, AccessDenied, on record."""
 
-        To the owner, what is not there is for `currency` to say.
-        """
-        listed = cubes if isinstance(cubes, Sequence) and not isinstance(cubes, str) else [cubes]
-        ids = [one if isinstance(one, str) else one.id for one in listed if isinstance(one, str | MemCube)]
-        with self._vault.snapshot() as snapshot:
-            sees = snapshot.shows_or_gone if self._guard.name is None else snapshot.shows
-            if hidden := [id for id in ids if not sees(id)]:
-                raise NotFound(NO_CUBE.format(hidden[0]))
+        def look() -> None:
+            with self._vault.snapshot() as snapshot:
+                snapshot.require_current(id)
+
+        self._guard.run("mount", look, [id], {})
 
     def _kick(self) -> None:
         self._worker.kick()

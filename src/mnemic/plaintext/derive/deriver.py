@@ -20,7 +20,7 @@ from mnemic.index.lexical import terms_of
 from mnemic.models.base import LanguageModel
 from mnemic.vault import deriving
 from mnemic.vault.deriving import Put, State
-from mnemic.vault.vault import Snapshot
+from mnemic.vault.snapshot import Snapshot
 
 BATCH: Final = 500  # versions read at once, where a deriver names no `batch`
 Later = Callable[[], Sequence[Put]]  # a plan that takes long to make: called when the snapshot is closed

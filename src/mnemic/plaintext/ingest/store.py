@@ -19,7 +19,8 @@ from mnemic.plaintext.ingest.features import FeatureMaker, Progress, Utterance, 
 from mnemic.plaintext.ingest.recalled import find_recalled
 from mnemic.plaintext.ingest.told import Skipped, Told
 from mnemic.vault.codec import Draft, Secret, to_cube
-from mnemic.vault.vault import Vault, Written
+from mnemic.vault.vault import Vault
+from mnemic.vault.writing import Written
 
 IMPORT_BATCH = 500
 IMPORT_CHARS = 2_000_000
