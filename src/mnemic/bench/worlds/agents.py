@@ -17,7 +17,7 @@ from torch.nn.functional import cross_entropy
 
 from mnemic.bench.kept import Record
 from mnemic.bench.worlds.ballet import FEATURES, MOVES, Ballet
-from mnemic.layers.layer import Writable
+from mnemic.layers.layer import MemoryLayer, Writable
 from mnemic.layers.state import LayerState
 from mnemic.layers.table import make
 
@@ -60,10 +60,14 @@ class Agent(nn.Module):
         )
         self.act, self.value = nn.Linear(WIDTH, MOVES), nn.Linear(WIDTH, 1)
 
+    def mixers(self) -> list[MemoryLayer[Any]]:
+        """The layers, as what they are."""
+        return [layer for layer in self.layers if isinstance(layer, MemoryLayer)]
+
     def watch(self, seen: Tensor) -> list[LayerState]:
         """seen (batch, time, FEATURES): the states after it."""
         x, states = self.embed(seen), []
-        for n, (layer, norm) in enumerate(zip(self.layers, self.norms, strict=True)):
+        for n, (layer, norm) in enumerate(zip(self.mixers(), self.norms, strict=True)):
             if n == len(self.layers) - 1 and isinstance(layer, Writable):
                 states.append(layer.write(layer.init_state(seen.shape[0]), norm(x)))
             else:
@@ -75,7 +79,7 @@ class Agent(nn.Module):
     def choose(self, seen: Tensor, states: Sequence[LayerState]) -> Choice:
         """seen (batch, FEATURES): one step."""
         x, after = self.embed(seen), []
-        for layer, norm, state in zip(self.layers, self.norms, states, strict=True):
+        for layer, norm, state in zip(self.mixers(), self.norms, states, strict=True):
             y, state = layer.step(norm(x), state)
             x = x + y
             after.append(state)
@@ -100,7 +104,8 @@ def episodes(rows: int, dancers: int, delay: int, draws: np.random.Generator) ->
 def walk(agent: Agent, played: Sequence[Ballet], draws: torch.Generator | None = None) -> list[Step]:
     """Watch, then choose until all are at an end or out of patience; the likeliest action, or one drawn."""
     states = agent.watch(_stacked([one.watched() for one in played]))
-    active, steps = torch.ones(len(played), dtype=torch.bool), []
+    active = torch.ones(len(played), dtype=torch.bool)
+    steps: list[Step] = []
     while bool(active.any()) and len(steps) < PATIENCE:
         said = agent.choose(_stacked([one.symbolic() for one in played]), states)
         states, logits = said.states, said.actions

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import gymnasium
 import numpy as np
@@ -21,7 +21,7 @@ from mnemic.cube.errors import InvalidOption
 Info = dict[str, Any]
 
 
-class BalletEnv(gymnasium.Env[Any, int]):
+class BalletEnv(gymnasium.Env[Any, np.int64]):
     """Ballet with `dancers` and `delay`; levels of the paper have 2, 4 or 8 and 16 or 48.
 
     `observe="symbols"`: a float32 vector (see `mnemic.bench.worlds.ballet.FEATURES`); "pixels": a dictionary
@@ -29,7 +29,7 @@ class BalletEnv(gymnasium.Env[Any, int]):
     steps truncates. `info["right_action"]` is what an expert would do. Raises InvalidOption.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 10}
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012  (theirs is so)
 
     def __init__(
         self,
@@ -67,12 +67,12 @@ class BalletEnv(gymnasium.Env[Any, int]):
         self.episode = Ballet(dancers=self.dancers, delay=self.delay, draws=self.np_random)
         return self._seen(), self._info()
 
-    def step(self, action: int) -> tuple[Any, float, bool, bool, Info]:
+    def step(self, action: np.int64 | int) -> tuple[Any, float, bool, bool, Info]:
         reward = self.episode.act(int(action))
         over = self.episode.done and self.episode.time >= self.episode.limit and not self._reached()
         return self._seen(), reward, self.episode.done and not over, over, self._info()
 
-    def render(self) -> NDArray[np.uint8] | None:  # type: ignore[override]
+    def render(self) -> NDArray[np.uint8] | None:
         """What the agent sees, (99, 99, 3) bytes; None unless render_mode="rgb_array"."""
         if self.render_mode != "rgb_array":
             return None
@@ -91,13 +91,13 @@ class BalletEnv(gymnasium.Env[Any, int]):
         return {"told": self.episode.told, "right_action": 0 if done else self.episode.right_action()}
 
 
-class RapidNamingEnv(gymnasium.Env[NDArray[np.float32], int]):
+class RapidNamingEnv(gymnasium.Env[NDArray[np.float32], np.int64]):
     """Eight steps about each of `things`, then a question; the action there is the answer, others do nothing.
 
     Observations are float32 vectors of symbols (`mnemic.bench.worlds.naming`); reward 1 for the right value.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": []}
+    metadata = {"render_modes": []}  # noqa: RUF012
 
     def __init__(self, *, things: int = 4) -> None:
         self.things, self.render_mode = things, None
@@ -116,7 +116,7 @@ class RapidNamingEnv(gymnasium.Env[NDArray[np.float32], int]):
         self.stream, self.answer, self.time = np.concatenate([told[0], asked]), int(answers[0]), 0
         return self.stream[0], self._info()
 
-    def step(self, action: int) -> tuple[NDArray[np.float32], float, bool, bool, Info]:
+    def step(self, action: np.int64 | int) -> tuple[NDArray[np.float32], float, bool, bool, Info]:
         if self.time >= len(self.stream):
             raise InvalidOption("the episode is over: reset() begins another")
         asked = self.time == len(self.stream) - 1

@@ -52,10 +52,11 @@ def worlds_markdown(records: Mapping[str, Record], command: str) -> str:
     parts = [
         "# Ballet",
         f"`{command}`",
-        f"Symbolic observations, delay 16, unseen episodes; the agent has {PATIENCE} steps for a way of three. "
-        "`a guess`: of one who walks to a dancer, whoever it is. Taught by imitation of an expert that walks "
-        "straight there, or by reward alone (actor-critic, drawn actions). A convolution of three steps stands "
-        "before every memory unless said. There is no demand: the specification asks for numbers.",
+        "Symbolic observations, delay 16, unseen episodes; the agent has "
+        f"{PATIENCE} steps for a way of three. `a guess`: of one who walks to a dancer, whoever it is. "
+        "Taught by imitation of an expert that walks straight there, or by reward alone (actor-critic, "
+        "drawn actions). A convolution of three steps stands before every memory unless said. There is no "
+        "demand: the specification asks for numbers.",
         table(heads, rows),
     ]
     return "\n\n".join(parts) + "\n"
