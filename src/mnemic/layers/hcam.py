@@ -216,7 +216,7 @@ class HCAM(MemoryLayer[HCAMState]):
         return self.recall(state, q).output
 
     def write(self, state: HCAMState, x: Tensor) -> HCAMState:
-        """The state after x (batch, time, dim), nothing read: O(time), and a copy of what is stored."""
+        """The state after x (batch, time, dim), nothing read. O(time), and a copy once chunks get whole."""
         self._begin(x, state, None)
         self._require_finite(x)
         if not x.shape[1]:
