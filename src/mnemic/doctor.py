@@ -35,8 +35,9 @@ from mnemic.vault import audit, check
 from mnemic.vault.erasing import erasures
 from mnemic.vault.keys import KeyLike
 from mnemic.vault.migrations import MIGRATIONS, format_version
+from mnemic.vault.snapshot import ModelRow
 from mnemic.vault.sqlite import file_system
-from mnemic.vault.vault import ModelRow, Vault, open_vault
+from mnemic.vault.vault import Vault, open_vault
 
 LOW_BYTES: Final = 1 << 30
 SAMPLED: Final = 50

@@ -13,10 +13,12 @@ from mnemic.cli import (
     bench_ballet,
     bench_chunks,
     bench_hcam,
+    bench_hybrid,
     bench_kv_cubes,
     bench_layers,
     bench_qfwp,
     bench_titans,
+    bench_ultramem,
     carrying,
     changing,
     chat,
@@ -29,6 +31,7 @@ from mnemic.cli import (
     kv,
     looking,
     telling,
+    training,
 )
 from mnemic.cli.ending import USAGE, code_of, debugging
 from mnemic.cli.opening import act_as
@@ -110,6 +113,8 @@ for group in GROUPS:
     group.register(app)
 bench.app.command()(bench_layers.layers)
 bench.app.command()(bench_titans.titans)
+bench.app.command()(bench_ultramem.ultramem)
+bench.app.command()(bench_hybrid.hybrid)
 bench.app.command()(bench_hcam.hcam)
 bench.app.command()(bench_chunks.chunks)
 bench.app.command()(bench_ballet.ballet)
@@ -117,4 +122,5 @@ bench.app.command()(bench_qfwp.qfwp)
 bench.app.command("kv-cubes")(bench_kv_cubes.kv_cubes)
 app.add_typer(kv.app, name="kv")
 app.add_typer(keys.app, name="key")
+app.add_typer(training.app, name="train")
 app.add_typer(bench.app, name="bench")

@@ -209,6 +209,10 @@ class Guard:
                         "a legal hold is on it, so it may not be deleted; see: mnemic policy list"
                     )
 
+    def admit(self, transaction: Transaction) -> None:
+        """Raises AccessDenied for a stranger and who was disabled. O(1)."""
+        self.sight(transaction)
+
     def look(self, transaction: Transaction, scope: Scope, row: Stored) -> bool:
         """Is it there to be seen? Raises Expired to who may see it. O(versions it was made from)."""
         seen = self.sight(transaction)
@@ -228,6 +232,13 @@ class Guard:
         """May this version be read, whatever became of the cube?"""
         seen = self.sight(transaction)
         return check(seen.access, Right.read, scope, labels_of(row.header), now=seen.now)
+
+    def require_reveal(self, transaction: Transaction, scope: Scope, row: Stored) -> None:
+        """Raises AccessDenied for who may not see what was sealed out of this version, or may not read it."""
+        seen, labels = self.sight(transaction), labels_of(row.header)
+        for right in (Right.read, Right.reveal):
+            if not check(seen.access, right, scope, labels, now=seen.now):
+                raise denied(seen.access, right, "it", row.cube)
 
     def _may_write(
         self,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, NamedTuple
@@ -16,11 +16,10 @@ from mnemic.cube.times import to_datetime
 from mnemic.governance.guard import Guard, fate_in, governed, labels_of
 from mnemic.governance.policy import require_admin
 from mnemic.governance.retention import NEVER, Archive, erases, read_span
-from mnemic.governance.rules import Rules
 from mnemic.vault import governing, reading
 from mnemic.vault.codec import Stored, stored
 from mnemic.vault.database import Transaction
-from mnemic.vault.erasing import erase
+from mnemic.vault.erasing import erase, made_from_any
 from mnemic.vault.expiring import expire
 
 PAGE = 500
@@ -92,7 +91,7 @@ class Retention:
             require_admin(seen.access, reach, "see what retention will remove", now=seen.now)
             upto = seen.now + span
             destroys = erases(seen.rules.policies)
-            for head in self._heads(transaction, reach, seen.rules, deleted=destroys):
+            for head in _heads(self._guard, transaction, reach, deleted=destroys):
                 fate = fate_in(seen.rules, head.names, head.said, head.use)
                 cube = id_text(head.row.cube)
                 if fate.end <= upto and not head.row.deleted:
@@ -156,7 +155,7 @@ class Retention:
             seen = self._guard.sight(transaction)
             rules = [one for one in seen.rules.policies if isinstance(one.rule, Archive)]
             idle = []
-            for head in self._heads(transaction, EVERYWHERE, seen.rules) if rules else ():
+            for head in _heads(self._guard, transaction) if rules else ():
                 labels = labels_of(head.row.header)
                 spans = [
                     one.rule.span
@@ -173,24 +172,42 @@ class Retention:
                 governing.set_state(transaction, tenant, idle, int(State.activated), int(State.archived))
         return len(idle)
 
-    def _heads(
-        self, transaction: Transaction, reach: Reach, rules: Rules, *, deleted: bool = False
-    ) -> Iterator[_Head]:
-        vault = self._guard.vault
-        statement = reading.heads_after if deleted else reading.stored_after
-        for space, *_ in transaction.rows(reading.spaces, {"t": vault.tenant}):
-            scopes = vault._all_scopes(transaction, space)
-            if not any(reach.has(names) for names in scopes.values()):
-                continue
-            used = governing.used_in(transaction, vault.tenant, space) if rules.counts_uses else {}
-            params = {"t": vault.tenant, "s": space, "seq": 0, "n": PAGE}
-            while rows := transaction.rows(statement, params):
-                for row in map(stored, rows):
-                    names = scopes[space, row.scope]
-                    if reach.has(names):
-                        said = self._guard.last_said(transaction, row)
-                        yield _Head(names, row, said, used.get(row.cube))
-                params = {**params, "seq": rows[-1][0]}
+
+def over(guard: Guard, transaction: Transaction, spaces: Collection[int] | None = None) -> set[bytes]:
+    """Cubes that are served to nobody any more, swept or not, and all that was made from them. O(cubes).
+
+    spaces: only of these.
+    """
+    now, out = guard.sight(transaction).now, set()
+    for head in _heads(guard, transaction, spaces=spaces, deleted=True):
+        swept = head.row.deleted and head.row.state == State.expired
+        if swept or fate_in(guard.sight(transaction).rules, head.names, head.said, head.use).end <= now:
+            out.add(head.row.cube)
+    return made_from_any(transaction, guard.vault.tenant, out)[0] if out else out
+
+
+def _heads(
+    guard: Guard,
+    transaction: Transaction,
+    reach: Reach = EVERYWHERE,
+    *,
+    spaces: Collection[int] | None = None,
+    deleted: bool = False,
+) -> Iterator[_Head]:
+    vault, rules = guard.vault, guard.sight(transaction).rules
+    statement = reading.heads_after if deleted else reading.stored_after
+    for space, *_ in transaction.rows(reading.spaces, {"t": vault.tenant}):
+        scopes = vault._all_scopes(transaction, space)
+        if (spaces is not None and space not in spaces) or not any(map(reach.has, scopes.values())):
+            continue
+        used = governing.used_in(transaction, vault.tenant, space) if rules.counts_uses else {}
+        params = {"t": vault.tenant, "s": space, "seq": 0, "n": PAGE}
+        while rows := transaction.rows(statement, params):
+            for row in map(stored, rows):
+                names = scopes[space, row.scope]
+                if reach.has(names):
+                    yield _Head(names, row, guard.last_said(transaction, row), used.get(row.cube))
+            params = {**params, "seq": rows[-1][0]}
 
 
 def _due(cube: str, names: Scope, at: int, rule: str, now: int, deed: Literal["expire", "erase"]) -> Due:

@@ -29,6 +29,9 @@ LAYERS: Final = {
     "titans-mag": "mnemic.layers.titans_mag:MemoryAsGate",
     "titans-mal": "mnemic.layers.titans_mal:MemoryAsLayer",
     "titans-mac": "mnemic.layers.titans_mac:MemoryAsContext",
+    "product-keys": "mnemic.layers.product_keys:ProductKeys",
+    "peer": "mnemic.layers.product_keys:Peer",
+    "ultramem": "mnemic.layers.ultramem:UltraMem",
 }
 
 

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
@@ -27,6 +28,7 @@ from mnemic.runtime.mounted import Mounted, Part, Prefix
 from mnemic.vault.vault import Vault
 
 Mountables = MemCube | KV | Mountable | str
+Ask = Callable[[str], None]  # whether the cube of this id may be used now; raises if not
 _guard: Final = threading.Lock()
 _held: WeakKeyDictionary[Any, tuple[int, list[Mounted]]] = WeakKeyDictionary()  # model -> thread, mounts
 
@@ -37,6 +39,7 @@ def mount(
     cubes: Mountables | Sequence[Mountables],
     *,
     vault: Vault | None = None,
+    ask: Ask | None = None,
     order: Sequence[int] | None = None,
     verify: Verify = "fast",
     compose: str = "exact",
@@ -52,7 +55,9 @@ def mount(
     error of an approximate one against the exact, which costs that prefill.
 
     Every KV cube is looked up in the vault now and again at each generation; one whose sources changed, were
-    deleted or erased, or have expired raises StaleMemory and is never served.
+    deleted or erased, or have expired raises StaleMemory and is never served, and one that the vault's actor
+    may not see, or no longer, raises NotFound or AccessDenied. ask: how to look it up, by its id; default:
+    `require_current` of the vault.
 
     Costs reading the files (83 MB for 1,800 tokens of SmolLM2 in float32) and hashing the weights once a
     model. Raises IncompatibleMemory naming the part that differs, StaleMemory, InvalidFile, NotFound,
@@ -75,7 +80,7 @@ def mount(
                     part="stack",
                 )
             stack = (*stack, one.id)
-        loaded = [_read(one, model, vault, verify) for one in chosen if not _is_other(one)]
+        loaded = [_read(one, model, vault, ask, verify) for one in chosen if not _is_other(one)]
         if loaded and any(outer.has_prefix for outer in depth):
             raise InvalidOption(
                 "a KV memory is mounted already; mount all of them in one call: mount(model, […])"
@@ -166,10 +171,12 @@ def _strike_out(model: Any, id: str, left: int) -> None:
 class _Loaded:
     kv: KV
     part: Part
-    ask: Callable[[], None]  # raises StaleMemory
+    ask: Callable[[], None]  # raises StaleMemory, NotFound, AccessDenied
 
 
-def _read(one: str | MemCube | KV, model: LocalModel, vault: Vault | None, verify: Verify) -> _Loaded:
+def _read(
+    one: str | MemCube | KV, model: LocalModel, vault: Vault | None, ask: Ask | None, verify: Verify
+) -> _Loaded:
     if isinstance(one, KV):
         part = Part(f"kv:{one.tokens}", Point.PREFIX.name, one.tokens, one.nbytes, one.label, one.error)
         return _Loaded(one, replace(part, checked="never stored: nothing can make it stale"), lambda: None)
@@ -177,17 +184,20 @@ def _read(one: str | MemCube | KV, model: LocalModel, vault: Vault | None, verif
         raise InvalidOption("say where the cube is kept, so that it can be checked: mount(…, vault=…)")
     id = one if isinstance(one, str) else one.id
 
-    def ask() -> None:
-        with vault.snapshot() as snapshot:
-            snapshot.require_current(id)
-
+    use = partial(ask or partial(_require_current, vault), id)
+    use()
     with vault.snapshot() as snapshot:
-        snapshot.require_current(id)
+        snapshot.require_current(id)  # again, in the transaction that reads it
         cube = snapshot.head(id)
     check_description(cube, fingerprint(model, verify=verify), model.name)
     kv = load(vault, cube)
     part = Part(id, Point.PREFIX.name, kv.tokens, kv.nbytes, kv.label, kv.error, "current, as the vault said")
-    return _Loaded(kv, part, ask)
+    return _Loaded(kv, part, use)
+
+
+def _require_current(vault: Vault, id: str) -> None:
+    with vault.snapshot() as snapshot:
+        snapshot.require_current(id)
 
 
 def _prefix(

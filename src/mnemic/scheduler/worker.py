@@ -80,7 +80,7 @@ class Worker:
     def _some(self) -> int:
         """One batch of what is due."""
         with self._one_at_a_time:
-            return self._catch_up() + self._work_off()
+            return self._work_off() + self._catch_up()  # reading may raise: what is due was done
 
     def close(self) -> None:
         """Stop. What is not done stays so, durably, until the next open."""

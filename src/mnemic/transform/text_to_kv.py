@@ -42,11 +42,13 @@ def as_kv(
     mount serves it. It is of the same user; agent and session are those of its sources where all agree.
 
     Costs one prefill, O(tokens²), and 2 · layers · kv heads · head_dim · tokens numbers on disk. Raises
-    InvalidOption, NotFound, ModelError when it does not fit, UnsupportedModel, PromptMismatch, VaultFull.
+    InvalidOption, NotFound, AccessDenied, ModelError when it does not fit, UnsupportedModel, PromptMismatch,
+    VaultFull.
     """
     if storage not in STORAGES:
         raise InvalidOption(f"storage={storage!r:.80} must be one of {', '.join(STORAGES)}")
     shown, sources, scope = _read(vault, cubes)
+    vault.require_writable(scope)
     text = _block(shown, instruction)
     exact = prefill(model, text_ids(model, text, form=SYSTEM), form=SYSTEM)
     kept = exact
@@ -90,8 +92,8 @@ def _read(vault: Vault, cubes: Sequence[str | MemCube]) -> tuple[list[Shown], li
         raise InvalidOption("say which cubes the model should read: a list of cubes or of their ids")
     ids = list(dict.fromkeys(one.id if isinstance(one, MemCube) else one for one in cubes))
     with vault.snapshot() as snapshot:
+        found = [snapshot.head(id) for id in ids]  # first of all: may they be seen?
         sources = snapshot.citations(ids)
-        found = [snapshot.head(one.cube_id) for one in sources]
     for cube in found:
         if cube.kind is not Kind.plaintext:
             raise InvalidOption(f"cube {cube.id} is {cube.kind.name}; a KV memory is made from text cubes")

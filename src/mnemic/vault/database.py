@@ -135,6 +135,10 @@ class Actor(Protocol):
         """
         ...
 
+    def admit(self, transaction: Transaction) -> None:
+        """Raises AccessDenied for who may do nothing at all, such as one who was disabled."""
+        ...
+
     def look(self, transaction: Transaction, scope: Scope, row: Stored) -> bool:
         """Called before a cube is served or changed: is it there for them? Raises Expired."""
         ...

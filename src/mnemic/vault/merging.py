@@ -25,7 +25,7 @@ from mnemic.vault.database import Deed, InStatement, Statement, Transaction
 from mnemic.vault.heads import AGREE, Head, heads_of
 from mnemic.vault.records import BATCH, Change, Edge, Group, Records, Version, cited, with_digests
 from mnemic.vault.vault import Vault
-from mnemic.vault.writing import REBUILD, Target
+from mnemic.vault.writing import REBUILD, RESTORED, Target
 
 Progress = Callable[[int, int], None]
 SlotOf = Callable[[Version], tuple[str, str] | None]
@@ -71,7 +71,8 @@ _set_head = Statement(
     .values(
         head=_p("head_"),
         head_seq=_p("seq_"),
-        deleted=_p("deleted_"),
+        deleted=_p("deleted_", type_=sa.BigInteger),
+        state=RESTORED,
         conflict=_p("conflict_"),
         scope=_p("sc_"),
     )

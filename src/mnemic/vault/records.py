@@ -175,6 +175,7 @@ class VaultSource:
         self._tenant = vault.tenant
         self._whole = None if spaces is None and cubes is None else frozenset(spaces or ())
         self._cubes = frozenset(cubes or ())
+        self._hidden: frozenset[bytes] = frozenset()
         rows = transaction.rows(reading.models, {"t": self._tenant})
         self.models = {number: (name, dim) for number, name, dim, _ in rows}
         self._blobs: dict[str, Blob] = {}
@@ -213,7 +214,13 @@ class VaultSource:
         found = self._transaction.rows_in(reading.spaces_of, params, sorted(self._cubes))
         return sorted({int(row[0]) for row in found} | (self._whole or frozenset()))
 
+    def hide(self, cubes: Collection[bytes]) -> None:
+        """Leave these out."""
+        self._hidden = frozenset(cubes)
+
     def _has(self, space: int, cube: bytes) -> bool:
+        if cube in self._hidden:
+            return False
         return self._whole is None or space in self._whole or cube in self._cubes
 
     def _groups_of(self, space: int) -> Iterator[Group]:
@@ -341,6 +348,8 @@ class Redacted:
 
     def _redacted(self, one: Version) -> Version:
         said: dict[str, Any] = {key: one.header[key] for key in _SHARED if key in one.header}
+        if "labels" in said:
+            said["labels"] = list(dict.fromkeys(map(self._redact, said["labels"])))
         if "name" in one.header:
             said["name"] = self._redact(one.header["name"])
         if "metadata" in one.header:

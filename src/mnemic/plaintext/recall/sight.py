@@ -22,7 +22,7 @@ from mnemic.index.cache import Entry, Part
 from mnemic.index.columns import HeaderColumns
 from mnemic.index.scope import FAR, BoolArray, IntArray, ScopeIndex
 from mnemic.vault import governing, lineage
-from mnemic.vault.vault import Snapshot
+from mnemic.vault.snapshot import Snapshot
 
 Scopes = Mapping[int, Scope]
 Read = Callable[[Part], HeaderColumns]  # the header columns of an index
