@@ -58,6 +58,10 @@ def quality(
         Path | None,
         typer.Option(help="The Python of kvpress's own environment: its presses run on the same items."),
     ] = None,
+    at_most: Annotated[
+        int | None,
+        typer.Option(min=1, help="Stop after so many new items; the tables are of what is there."),
+    ] = None,
     out: Out = Path("bench-results"),
     as_json: Json = False,
 ) -> None:
@@ -83,9 +87,9 @@ def quality(
     peers: list[dict[str, Any]] = []
     notes = [f"{items} items of each family, prompts of about {length} tokens, {_machine()}."]
     with _progress(len(chosen) * (1 if kvpress is None else 2)) as report:
-        rows = measure(local, chosen, shares, out / "kv.jsonl", report)
+        rows = measure(local, chosen, shares, out / "kv.jsonl", report, at_most=at_most)
         if kvpress is not None:
-            peer = run_kvpress(kvpress, local, chosen, out, shares, report)
+            peer = run_kvpress(kvpress, local, chosen, out, shares, report, at_most=at_most)
             notes, peers = notes + peer.notes, peer.rows
     found = summarise(rows, peers)
     (out / "kv.svg").write_text(quality_svg(found))
@@ -261,6 +265,8 @@ def _command(name: str) -> str:
         if word in places:
             next(words, None)
             kept += [] if word == "--out" else [word, places[word]]
+        elif word == "--at-most":
+            next(words, None)
         elif word != "--json":
             kept.append(word)
     return " ".join(["mnemic bench kv", name, *map(shlex.quote, kept)])
