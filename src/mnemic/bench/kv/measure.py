@@ -32,6 +32,12 @@ from mnemic.bench.kv.items import Item
 
 WINDOW: Final = 32
 Row = dict[str, Any]
+Keep = Callable[[str, Callable[[], Any]], Any]  # `Parts.keep`
+
+
+def at_once(name: str, measure: Callable[[], Any]) -> Any:  # noqa: ARG001
+    """Where nothing is kept for another run."""
+    return measure()
 
 
 def prompt_policies(share: float) -> dict[str, Policy]:
