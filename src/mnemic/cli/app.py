@@ -10,9 +10,14 @@ from typer.core import TyperGroup
 from mnemic.cli import (
     asking,
     bench,
+    bench_chunks,
+    bench_hcam,
+    bench_hybrid,
     bench_kv_cubes,
     bench_layers,
+    bench_qfwp,
     bench_titans,
+    bench_ultramem,
     carrying,
     changing,
     chat,
@@ -25,6 +30,7 @@ from mnemic.cli import (
     kv,
     looking,
     telling,
+    training,
 )
 from mnemic.cli.ending import USAGE, code_of, debugging
 from mnemic.cli.opening import act_as
@@ -106,7 +112,13 @@ for group in GROUPS:
     group.register(app)
 bench.app.command()(bench_layers.layers)
 bench.app.command()(bench_titans.titans)
+bench.app.command()(bench_ultramem.ultramem)
+bench.app.command()(bench_hybrid.hybrid)
+bench.app.command()(bench_hcam.hcam)
+bench.app.command()(bench_chunks.chunks)
+bench.app.command()(bench_qfwp.qfwp)
 bench.app.command("kv-cubes")(bench_kv_cubes.kv_cubes)
 app.add_typer(kv.app, name="kv")
 app.add_typer(keys.app, name="key")
+app.add_typer(training.app, name="train")
 app.add_typer(bench.app, name="bench")
