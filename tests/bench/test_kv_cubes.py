@@ -35,14 +35,16 @@ def dialogue() -> Dialogue:
 
 
 def run(out: Path, **more: Any) -> dict[str, Any]:
-    from mnemic.bench.kv_cubes import Parts, run
+    from mnemic.bench.kv_cubes import run
+    from mnemic.bench.parts import Parts
 
     parts = Parts(out / "part.json", {"x": 1})
     return run(dialogue(), tiny_llama(), seeds=[0], parts=parts, memories=[256], queries=60, **more)
 
 
 def test_all_of_it_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
-    from mnemic.bench.kv_cubes import Parts, markdown
+    from mnemic.bench.kv_cubes import markdown
+    from mnemic.bench.parts import Parts
 
     steps: list[str] = []
     found = run(tmp_path, step=lambda name, said: steps.append(f"{name}: {said}"))
