@@ -62,7 +62,12 @@ from mnemic.vault.writing import REBUILD
 
 if TYPE_CHECKING:
     from mnemic.models.local import LocalModel
+    from mnemic.parametric.gate import Gate
+    from mnemic.parametric.lora_training import Progress as TrainingProgress
+    from mnemic.parametric.lora_training import Recipe
     from mnemic.runtime.mounted import Mounted
+    from mnemic.transform.adapter_to_text import Spoken
+    from mnemic.transform.paraphrases import Paraphraser
 
 
 def open(
@@ -553,7 +558,8 @@ class Memory:
         ratio: float = 0.15,
         measure: bool = False,
     ) -> AbstractContextManager[Mounted]:
-        """`with mem.mount(model, cubes) as m: m.answer("…")`: the model with KV cubes of this memory.
+        """`with mem.mount(model, cubes) as m: m.answer("…")`: the model with KV cubes, adapters and other
+        learned memories of this vault.
 
         Costs, options and errors: mnemic.runtime.mount.mount.
         """
@@ -565,6 +571,68 @@ class Memory:
             model, cubes, vault=self._vault, order=order, verify=verify, compose=compose, ratio=ratio,
             measure=measure,
         )  # fmt: skip
+
+    @governed
+    def as_adapter(
+        self,
+        cubes: Sequence[str | MemCube],
+        model: LocalModel,
+        *,
+        recipe: Recipe | None = None,
+        gate: Gate | None = None,
+        paraphraser: Paraphraser | None = None,
+        title: str | None = None,
+        progress: TrainingProgress | None = None,
+    ) -> MemCube:
+        """Have a model in this process learn what these cubes say, as a small adapter: a cube to `mount`.
+
+        It is tested before it is stored, and NotLearned brings the report when it fails. When a source
+        changes, it is stale at once. Needs the extra [parametric]; costs and errors:
+        mnemic.transform.text_to_adapter.as_adapter.
+        """
+        require_extra("torch", extra="parametric")
+        from mnemic.transform.text_to_adapter import as_adapter
+
+        self._require_seen(() if isinstance(cubes, str) else cubes)
+        told = {} if progress is None else {"progress": progress}
+        return as_adapter(
+            self._vault, cubes, model, recipe=recipe, gate=gate, paraphraser=paraphraser, title=title, **told
+        )
+
+    @governed
+    def retrain(
+        self,
+        adapter: str | MemCube,
+        model: LocalModel,
+        *,
+        recipe: Recipe | None = None,
+        gate: Gate | None = None,
+        paraphraser: Paraphraser | None = None,
+        progress: TrainingProgress | None = None,
+    ) -> MemCube:
+        """A new adapter from what this one's sources say now, in its place.
+
+        Costs and errors: mnemic.transform.text_to_adapter.retrain.
+        """
+        require_extra("torch", extra="parametric")
+        from mnemic.transform.text_to_adapter import retrain
+
+        self._require_seen([adapter])
+        told = {} if progress is None else {"progress": progress}
+        id = adapter if isinstance(adapter, str) else adapter.id
+        return retrain(self._vault, id, model, recipe=recipe, gate=gate, paraphraser=paraphraser, **told)
+
+    @governed
+    def as_text(self, adapter: str | MemCube, model: LocalModel | None = None) -> Spoken:
+        """The texts that an adapter was trained on and, with its model, what its weights say of them now.
+
+        Costs and errors: mnemic.transform.adapter_to_text.as_text.
+        """
+        require_extra("torch", extra="parametric")
+        from mnemic.transform.adapter_to_text import as_text
+
+        self._require_seen([adapter])
+        return as_text(self._vault, adapter if isinstance(adapter, str) else adapter.id, model)
 
     # --- looking
 

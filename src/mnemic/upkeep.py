@@ -19,6 +19,8 @@ from mnemic.cube.ids import id_text
 from mnemic.cube.model import ANY, ScopeField
 from mnemic.memory import Memory, default_place
 from mnemic.models.base import Embedder
+from mnemic.parametric import keeping
+from mnemic.parametric.keeping import Learned
 from mnemic.plaintext.ingest.features import Progress
 from mnemic.plaintext.parts import reembed
 from mnemic.vault import erasing
@@ -231,3 +233,31 @@ def sweep_kv(memory: Memory, *, grace: float | None = None, stale: bool = False)
 def drop_kv(memory: Memory, id: str, *, reason: str | None = None) -> int:
     """Take a KV cube away and delete its file; bytes freed. Raises NotFound, InvalidOption."""
     return kv_keeping.drop(memory._parts.vault, id, reason=reason)
+
+
+def learned_memories(memory: Memory, *, user: ScopeField = ANY) -> list[Learned]:
+    """The parametric cubes of a user, or of all, the oldest first, each with why it is not served, if so."""
+    return keeping.listing(memory._parts.vault, user=user)
+
+
+def learned_memory(memory: Memory, id: str) -> Learned:
+    """One parametric cube. Raises NotFound, InvalidOption."""
+    return keeping.look(memory._parts.vault, id)
+
+
+def drop_learned(memory: Memory, id: str, *, reason: str | None = None) -> int:
+    """Take a parametric cube away and delete its file; bytes freed. Raises NotFound, InvalidOption."""
+    return keeping.drop(memory._parts.vault, id, reason=reason)
+
+
+def drop_stale_learned(memory: Memory) -> tuple[int, int]:
+    """Drop every parametric cube that is not served any more; how many, and bytes freed."""
+    return keeping.drop_stale(memory._parts.vault)
+
+
+def export_adapter(memory: Memory, id: str, folder: Path) -> None:
+    """Write an adapter as PEFT reads it. What is written is out of the vault's reach: no erasure finds it."""
+    require_extra("torch", extra="parametric")
+    from mnemic.parametric.lora_cube import export
+
+    export(memory._parts.vault, keeping.look(memory._parts.vault, id).cube, folder)

@@ -24,6 +24,7 @@ from mnemic.cli import (
     knowing,
     kv,
     looking,
+    memory,
     telling,
 )
 from mnemic.cli.ending import USAGE, code_of, debugging
@@ -108,5 +109,6 @@ bench.app.command()(bench_layers.layers)
 bench.app.command()(bench_titans.titans)
 bench.app.command("kv-cubes")(bench_kv_cubes.kv_cubes)
 app.add_typer(kv.app, name="kv")
+app.add_typer(memory.app, name="memory")
 app.add_typer(keys.app, name="key")
 app.add_typer(bench.app, name="bench")

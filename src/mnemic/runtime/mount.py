@@ -18,10 +18,11 @@ from mnemic.activation.kv_compose import COMPOSITIONS
 from mnemic.activation.kv_compose import compose as compose_kv
 from mnemic.activation.kv_cube import check_description, load
 from mnemic.cube.errors import IncompatibleMemory, InvalidOption, ModelBusy
-from mnemic.cube.model import MemCube
+from mnemic.cube.model import Kind, MemCube
 from mnemic.models.fingerprint import Verify, fingerprint
 from mnemic.models.local import LocalModel
 from mnemic.models.stack import mounted, set_mounted
+from mnemic.parametric.registry import open_parametric
 from mnemic.runtime.mountable import Mountable, Point
 from mnemic.runtime.mounted import Mounted, Part, Prefix
 from mnemic.vault.vault import Vault
@@ -45,13 +46,13 @@ def mount(
 ) -> Iterator[Mounted]:
     """Mount memories on `model`; what is yielded generates with them.
 
-    cubes: KV cubes or their ids (they need `vault`), a KV that was never stored, or any `Mountable`; one or
-    several. order: positions in `cubes`; KV memories stand in the prompt in that order. verify="full" hashes
-    all weights again. compose: what several KV memories become: "exact" (read again as one text, a prefill),
-    "rotated" or "selective" (approximate; see `kv_compose.compose`, also for `ratio`). measure: measure the
-    error of an approximate one against the exact, which costs that prefill.
+    cubes: KV cubes and parametric cubes or their ids (they need `vault`), a KV that was never stored, or any
+    `Mountable`; one or several. order: positions in `cubes`; KV memories stand in the prompt in that order.
+    verify="full" hashes all weights again. compose: what several KV memories become: "exact" (read again
+    as one text, a prefill), "rotated" or "selective" (approximate; see `kv_compose.compose`, also for
+    `ratio`). measure: measure the error of an approximate one against the exact, which costs that prefill.
 
-    Every KV cube is looked up in the vault now and again at each generation; one whose sources changed, were
+    Every cube is looked up in the vault now and again at each generation; one whose sources changed, were
     deleted or erased, or have expired raises StaleMemory and is never served.
 
     Costs reading the files (83 MB for 1,800 tokens of SmolLM2 in float32) and hashing the weights once a
@@ -64,7 +65,10 @@ def mount(
         raise InvalidOption(f"compose={compose!r:.80} must be one of {', '.join(COMPOSITIONS)}")
     with ExitStack() as undo:
         depth = _hold(model, undo)
-        others = sorted((one for one in chosen if _is_other(one)), key=lambda one: one.point)
+        opened: list[Any] = [one if _is_other(one) else _open(one, model, vault, verify) for one in chosen]
+        asks = tuple(one.ask for one in opened if isinstance(one, _Parametric))
+        others = [one.memory if isinstance(one, _Parametric) else one for one in opened if not _is_kv(one)]
+        others.sort(key=lambda one: one.point)
         stack = mounted(model.model)
         for one in others:
             one.check(model, stack)
@@ -75,7 +79,7 @@ def mount(
                     part="stack",
                 )
             stack = (*stack, one.id)
-        loaded = [_read(one, model, vault, verify) for one in chosen if not _is_other(one)]
+        loaded = [one for one in opened if isinstance(one, _Loaded)]
         if loaded and any(outer.has_prefix for outer in depth):
             raise InvalidOption(
                 "a KV memory is mounted already; mount all of them in one call: mount(model, […])"
@@ -87,9 +91,9 @@ def mount(
         for one in others:
             if one.point > Point.PREFIX:
                 _install(one, model, undo)
-        made = Mounted(
-            model, prefix, tuple(Part(one.id, one.point.name) for one in others), mounted(model.model)
-        )
+        parts = tuple(Part(one.id, one.point.name, bytes=getattr(one, "nbytes", 0)) for one in others)
+        outer = tuple(ask for one in depth for ask in one.asks)
+        made = Mounted(model, prefix, parts, mounted(model.model), asks=(*outer, *asks))
         depth.append(made)
         undo.callback(_leave, depth, made)
         yield made
@@ -103,14 +107,18 @@ def _in_order(cubes: Mountables | Sequence[Mountables], order: Sequence[int] | N
     for one in listed:
         if not isinstance(one, str | MemCube | KV) and not _is_other(one):
             raise InvalidOption(
-                f"a {type(one).__name__} cannot be mounted: give KV cubes, their ids, or objects with id, "
-                "point, check and install. Text is made mountable by as_kv(…)"
+                f"a {type(one).__name__} cannot be mounted: give KV or parametric cubes, their ids, or "
+                "objects with id, point, check and install. Text is made mountable by as_kv(…)"
             )
     if order is None:
         return listed
     if sorted(order) != list(range(len(listed))):
         raise InvalidOption(f"order={order!r:.80} must name each of 0 … {len(listed) - 1} once")
     return [listed[place] for place in order]
+
+
+def _is_kv(one: Any) -> bool:
+    return isinstance(one, _Loaded)
 
 
 def _is_other(one: Any) -> bool:
@@ -169,7 +177,15 @@ class _Loaded:
     ask: Callable[[], None]  # raises StaleMemory
 
 
-def _read(one: str | MemCube | KV, model: LocalModel, vault: Vault | None, verify: Verify) -> _Loaded:
+@dataclass(frozen=True, slots=True)
+class _Parametric:
+    memory: Mountable
+    ask: Callable[[], None]  # raises StaleMemory
+
+
+def _open(
+    one: str | MemCube | KV, model: LocalModel, vault: Vault | None, verify: Verify
+) -> _Loaded | _Parametric:
     if isinstance(one, KV):
         part = Part(f"kv:{one.tokens}", Point.PREFIX.name, one.tokens, one.nbytes, one.label, one.error)
         return _Loaded(one, replace(part, checked="never stored: nothing can make it stale"), lambda: None)
@@ -184,7 +200,10 @@ def _read(one: str | MemCube | KV, model: LocalModel, vault: Vault | None, verif
     with vault.snapshot() as snapshot:
         snapshot.require_current(id)
         cube = snapshot.head(id)
-    check_description(cube, fingerprint(model, verify=verify), model.name)
+    here = fingerprint(model, verify=verify)
+    if cube.kind is Kind.parametric:
+        return _Parametric(open_parametric(vault, cube, model), ask)
+    check_description(cube, here, model.name)
     kv = load(vault, cube)
     part = Part(id, Point.PREFIX.name, kv.tokens, kv.nbytes, kv.label, kv.error, "current, as the vault said")
     return _Loaded(kv, part, ask)
