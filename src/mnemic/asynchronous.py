@@ -128,6 +128,7 @@ class AsyncMemory(_InThreads[Memory]):
     as_kv = _verb(Memory.as_kv)
     mount = _verb(Memory.mount)
     as_adapter = _verb(Memory.as_adapter)
+    as_memory = _verb(Memory.as_memory)
     retrain = _verb(Memory.retrain)
     as_text = _verb(Memory.as_text)
     list = _verb(Memory.list)

@@ -68,6 +68,7 @@ if TYPE_CHECKING:
     from mnemic.runtime.mounted import Mounted
     from mnemic.transform.adapter_to_text import Spoken
     from mnemic.transform.paraphrases import Paraphraser
+    from mnemic.transform.text_to_memory import Options as MemoryOptions
 
 
 def open(
@@ -600,27 +601,54 @@ class Memory:
         )
 
     @governed
+    def as_memory(
+        self,
+        cubes: Sequence[str | MemCube],
+        model: LocalModel,
+        *,
+        options: MemoryOptions | None = None,
+        paraphraser: Paraphraser | None = None,
+        tune_on: str | None = None,
+        title: str | None = None,
+        progress: TrainingProgress | None = None,
+    ) -> MemCube:
+        """Turn what these cubes say into a memory of next tokens, searched (kNN) or compiled (MLP): a cube to
+        `mount` beside a model in this process.
+
+        When a source changes, it is stale at once. Needs the extra [parametric]; costs and errors:
+        mnemic.transform.text_to_memory.as_memory.
+        """
+        require_extra("torch", extra="parametric")
+        from mnemic.transform.text_to_memory import as_memory
+
+        self._require_seen(() if isinstance(cubes, str) else cubes)
+        told = {} if progress is None else {"progress": progress}
+        return as_memory(
+            self._vault, cubes, model, options=options, paraphraser=paraphraser, tune_on=tune_on, title=title,
+            **told,
+        )  # fmt: skip
+
+    @governed
     def retrain(
         self,
-        adapter: str | MemCube,
+        learned: str | MemCube,
         model: LocalModel,
         *,
         recipe: Recipe | None = None,
         gate: Gate | None = None,
-        paraphraser: Paraphraser | None = None,
         progress: TrainingProgress | None = None,
     ) -> MemCube:
-        """A new adapter from what this one's sources say now, in its place.
+        """A new adapter or memory from what this one's sources say now, in its place.
 
-        Costs and errors: mnemic.transform.text_to_adapter.retrain.
+        recipe, gate: of an adapter. Costs and errors: mnemic.transform.retraining.retrain.
         """
         require_extra("torch", extra="parametric")
-        from mnemic.transform.text_to_adapter import retrain
+        from mnemic.transform.retraining import retrain
 
-        self._require_seen([adapter])
+        self._require_seen([learned])
         told = {} if progress is None else {"progress": progress}
-        id = adapter if isinstance(adapter, str) else adapter.id
-        return retrain(self._vault, id, model, recipe=recipe, gate=gate, paraphraser=paraphraser, **told)
+        id = learned if isinstance(learned, str) else learned.id
+        return retrain(self._vault, id, model, recipe=recipe, gate=gate, **told)
 
     @governed
     def as_text(self, adapter: str | MemCube, model: LocalModel | None = None) -> Spoken:

@@ -38,7 +38,7 @@ def easy(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a model of random weights needs to learn in a second."""
     from mnemic.parametric import gate, lora_training
 
-    settings = {"targets": ALL_MAPS, "learning_rate": 2e-2, "batch": 16, "rehearsed": 0}
+    settings = {"targets": ALL_MAPS, "learning_rate": 2e-2, "batch": 16, "rehearsed": 0, "keep": 0.0}
     plain, demands = lora_training.Recipe, gate.Gate
     monkeypatch.setattr(lora_training, "Recipe", lambda **given: plain(**{"epochs": 40, **settings, **given}))
     monkeypatch.setattr(

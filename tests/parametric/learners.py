@@ -26,7 +26,7 @@ def recipe(**options: Any) -> Any:
     from mnemic.parametric.lora_training import Recipe
 
     settings: dict[str, Any] = {
-        "targets": ALL_MAPS, "learning_rate": 2e-2, "epochs": 40, "batch": 16, "rehearsed": 0,
+        "targets": ALL_MAPS, "learning_rate": 2e-2, "epochs": 40, "batch": 16, "rehearsed": 0, "keep": 0.0,
     }  # fmt: skip
     return Recipe(**{**settings, **options})
 

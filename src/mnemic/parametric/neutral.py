@@ -1,4 +1,7 @@
-"""Text and questions that have nothing to do with anybody's memory: what an adapter must leave alone."""
+"""Text and questions that have nothing to do with anybody's memory: what an adapter must leave alone.
+
+The gate measures on one text, training is held back by another.
+"""
 
 from __future__ import annotations
 
@@ -34,6 +37,27 @@ what was ever printed can be found without leaving the house.
 Trees grow a new ring of wood each year, wide in a good year and narrow in a dry one. By comparing the rings
 of living trees with those in old beams, people have put together calendars that go back more than ten
 thousand years. The wood of a beam says when the tree was cut, and often where it stood.
+"""
+KEPT: Final = """\
+Glass is made by melting sand together with soda and lime. Pure sand melts only at a very high
+temperature; the soda lowers it, and the lime keeps the glass from dissolving in water. While it is
+hot the mass can be blown, poured or drawn into sheets. For large windows it is floated on a bath of
+molten tin, which gives it two smooth sides without any polishing.
+
+In winter many birds fly south, where the days are longer and there is more to eat. They find their
+way by the sun and the stars, and some of them sense the magnetic field of the earth. Young birds of
+several kinds make their first journey alone. Storks do not like to cross the sea, because there is
+no rising warm air above it to carry them, and so they fly around it on both sides.
+
+The rules of football were written down in England in 1863. Before that each school had its own, and
+when two of them played, they first had to agree whether the ball might be carried. Those who wanted
+to carry it left, and their game became rugby. The number of players was fixed later, and goals had
+a tape before they had a bar.
+
+Salt was once so valuable that towns grew rich on it. It was boiled out of brine or dug from mines,
+and carried far inland on roads that are still named after it. Meat and fish were kept in it through
+the winter. Today most of the salt that is produced is used by the chemical industry, and only a
+small part of it is eaten.
 """
 REHEARSED: Final = (
     "What is the capital of France?",

@@ -13,6 +13,9 @@ from mnemic.vault.vault import Vault
 
 FORMS: Final[dict[str, str]] = {  # what opens a cube for a mount
     "lora": "mnemic.parametric.lora_cube:open_for",
+    "exact": "mnemic.parametric.blend_cube:open_for",
+    "ivfpq": "mnemic.parametric.blend_cube:open_for",
+    "mlp": "mnemic.parametric.blend_cube:open_for",
 }
 
 

@@ -5,21 +5,19 @@ The papers give no recipe and no thresholds; those here are ours, and each is an
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from mnemic.cube.errors import InvalidOption, NotLearned, StaleMemory
+from mnemic.cube.errors import InvalidOption, NotLearned
 from mnemic.cube.model import MemCube
 from mnemic.cube.times import to_micros
 from mnemic.models.local import LocalModel
 from mnemic.parametric.gate import Gate, GateReport, examine
-from mnemic.parametric.keeping import drop, look
 from mnemic.parametric.lora import LoRA
 from mnemic.parametric.lora_cube import store
 from mnemic.parametric.lora_training import Progress, Recipe, examples, rehearsal, silent, train
 from mnemic.parametric.questions import Fact, choices, shuffled
 from mnemic.transform.paraphrases import Paraphraser, Templates, facts_of
-from mnemic.transform.sources import live_ids, read_sources
+from mnemic.transform.sources import read_sources
 from mnemic.vault.vault import Vault
 
 
@@ -41,7 +39,7 @@ def as_adapter(
     if it passes `gate`; else NotLearned brings the report.
 
     The cube cites its sources: when one is updated, deleted, erased or expires, it is stale at once and no
-    mount serves it; `retrain` makes one from what holds now. The model itself is not touched.
+    mount serves it; `retraining.retrain` makes one from what holds now. The model itself is not touched.
 
     Costs up to `recipe.epochs` passes over the questions, twice with the gate's control, and some 3 ·
     questions short forwards. Raises InvalidOption, NotFound, NotLearned, StaleMemory when a source changed
@@ -96,44 +94,3 @@ def learn(
             progress=lambda _, done, total: progress("training the control", done, total),
         )
     return lora, examine(model, lora, control, facts, among, gate, progress=progress)
-
-
-def retrain(
-    vault: Vault,
-    adapter: str,
-    model: LocalModel,
-    *,
-    recipe: Recipe | None = None,
-    gate: Gate | None = None,
-    paraphraser: Paraphraser | None = None,
-    progress: Progress = silent,
-) -> MemCube:
-    """A new adapter from what the sources of this one say now, in its place; the old one is dropped.
-
-    Sources that are deleted or have expired are left out; one that was erased took the adapter with it.
-    recipe: default: that of the old one. When the new one does not pass its gate the old one stays, as it
-    was: not served if it is stale. Raises as `as_adapter`, and StaleMemory when no source is left.
-    """
-    old = look(vault, adapter)
-    left = live_ids(vault, [one.cube_id for one in old.cube.header.sources])
-    if not left:
-        raise StaleMemory(
-            f"none of the sources of adapter {adapter} is there any more. Drop it: mnemic memory drop "
-            f"{adapter}"
-        )
-    made = as_adapter(
-        vault,
-        left,
-        model,
-        recipe=recipe or _recipe(old.described.recipe),
-        gate=gate,
-        paraphraser=paraphraser,
-        title=old.described.title,
-        progress=progress,
-    )
-    drop(vault, adapter, reason=f"trained again as {made.id}")
-    return made
-
-
-def _recipe(told: Mapping[str, Any]) -> Recipe:
-    return Recipe(**{**told, "targets": tuple(told["targets"])})
