@@ -87,6 +87,27 @@ def test_compile_list_inspect_tune_and_drop(run: Run, vault: Path, model: Path, 
     assert len(run("list", "--json", vault=vault).json["cubes"]) >= 2
 
 
+def test_a_searched_memory_is_made_tuned_and_asked(
+    run: Run, vault: Path, model: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("faiss")
+    text = tmp_path / "text.txt"
+    text.write_text(" ".join(STATEMENTS))
+    words = ["memory", "compile", "--form", "exact", "--model", model]
+    refused = run("memory", "compile", "--form", "ivfpq", "--model", model, vault=vault)
+    assert refused.code == 2
+    assert "must divide the width 32" in refused.err
+    made = run(*words, "--text", text, "--json", vault=vault).json
+    assert made["form"] == "exact"
+    assert made["report"]["lam"] > 0
+    shown = " ".join(run("memory", "inspect", made["id"], vault=vault).out.split())
+    assert "beside the model; perplexity by weight 0:" in shown
+    tuned = run("memory", "tune", made["id"], "--text", text, "--model", model, "--json", vault=vault).json
+    assert tuned["report"]["lam"] == made["report"]["lam"]
+    chat = run("chat", "--model", model, "--memory", tuned["id"], "--json", vault=vault, input="hi\n")
+    assert isinstance(json.loads(chat.out)["reply"], str)
+
+
 def test_what_cannot_be_is_refused(run: Run, vault: Path, model: Path) -> None:
     assert run("memory", "drop", vault=vault).code == 2
     assert run("memory", "drop", "0" * 32, vault=vault).code == 2

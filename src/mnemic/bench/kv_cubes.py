@@ -47,6 +47,10 @@ class Parts:
             self._path.write_text(json.dumps({"settings": self._settings, "done": self._done}))
         return self._done.get(name)
 
+    def keep_known(self, name: str) -> Any:
+        """What was measured before, or None."""
+        return self._done.get(name)
+
 
 def settings(data: Path, dialogue: str, model: LocalModel, queries: int = kv_moves.QUERIES) -> dict[str, Any]:
     """What results rest on: those of other data or another model are not mixed with them."""

@@ -12,6 +12,7 @@ from mnemic.cli import (
     bench,
     bench_kv_cubes,
     bench_layers,
+    bench_parametric,
     bench_titans,
     carrying,
     changing,
@@ -107,6 +108,7 @@ for group in GROUPS:
     group.register(app)
 bench.app.command()(bench_layers.layers)
 bench.app.command()(bench_titans.titans)
+bench.app.command()(bench_parametric.parametric)
 bench.app.command("kv-cubes")(bench_kv_cubes.kv_cubes)
 app.add_typer(kv.app, name="kv")
 app.add_typer(memory.app, name="memory")

@@ -31,6 +31,16 @@ Epochs = Annotated[
 Rank = Annotated[
     int | None, typer.Option("--rank", min=1, help="Of the low-rank change.", show_default=False)
 ]
+Text = Annotated[
+    Path | None,
+    typer.Option(
+        "--text",
+        metavar="FILE",
+        exists=True,
+        dir_okay=False,
+        help="Choose a kNN or MLP memory's weight beside the model on this text; not one you report on.",
+    ),
+]
 Control = Annotated[
     bool,
     typer.Option(
@@ -53,6 +63,13 @@ def compile_(
     ] = None,
     where: o.Where = None,
     model: LocalModelName = "smollm2",
+    form: Annotated[
+        str,
+        typer.Option(
+            "--form", help="lora: an adapter. exact, ivfpq: a kNN memory. mlp: one compiled into a network."
+        ),
+    ] = "lora",
+    tune_on: Text = None,
     epochs: Epochs = None,
     rank: Rank = None,
     control: Control = True,
@@ -64,10 +81,12 @@ def compile_(
     ] = None,
     as_json: o.Json = False,
 ) -> None:
-    """Have a model learn statements as an adapter; `mnemic chat --memory` mounts it.
+    """Have a model learn texts; `mnemic chat --memory` mounts what it has learned.
 
-    It is tested before it is stored: questions in wordings it was not trained on, unrelated text, a control
-    trained on shuffled answers. One that fails is not stored, and exit code 2 says why.
+    An adapter is tested before it is stored: questions in wordings it was not trained on, unrelated text, a
+    control trained on shuffled answers. One that fails is not stored, and exit code 2 says why. A kNN memory
+    keeps the model's states and searches them at each step, an MLP memory is a network that was taught to
+    answer as that search does.
     """
     from mnemic.models.registry import load_model
     from mnemic.upkeep import full_id
@@ -80,18 +99,21 @@ def compile_(
         local = load_model(model)
         from mnemic.parametric.gate import Gate
         from mnemic.transform.paraphrases import Reworded
+        from mnemic.transform.text_to_memory import Options
 
         start = time.perf_counter()
         with _Stages() as progress:
-            made = memory.as_adapter(
-                chosen,
-                local,
-                recipe=_recipe(epochs, rank),
-                gate=Gate(control=control),
-                paraphraser=Reworded(model=local) if reword else None,
-                title=title,
-                progress=progress,
-            )
+            told = {
+                "paraphraser": Reworded(model=local) if reword else None,
+                "title": title,
+                "progress": progress,
+            }
+            if form == "lora":
+                gate = Gate(control=control)
+                made = memory.as_adapter(chosen, local, recipe=_recipe(epochs, rank), gate=gate, **told)
+            else:
+                text = None if tune_on is None else tune_on.read_text(encoding="utf-8")
+                made = memory.as_memory(chosen, local, options=Options(form=form), tune_on=text, **told)
         learned = _look(memory, made.id)
     _tell_made(learned, len(chosen), time.perf_counter() - start, as_json)
     if not as_json:
@@ -203,32 +225,36 @@ def tune(
     vault: o.Vault = None,
     tenant: o.Tenant = "default",
     model: LocalModelName = "smollm2",
+    text: Text = None,
     epochs: Epochs = None,
     rank: Rank = None,
     control: Control = True,
     as_json: o.Json = False,
 ) -> None:
-    """Train an adapter again on what its sources say now, in its place.
+    """Train it again on what its sources say now; or, with --text, choose a memory's weight on that text.
 
     The old one is dropped once the new one has passed its tests; sources that are gone are left out.
     """
     from mnemic.models.registry import load_model
-    from mnemic.upkeep import full_id
+    from mnemic.upkeep import full_id, tune_memory
 
     with Place(vault=vault, tenant=tenant).open(reading=True) as memory:
         old = _look(memory, full_id(memory, id))
         local = load_model(model)
         from mnemic.parametric.gate import Gate
 
-        start = time.perf_counter()
+        start, lora = time.perf_counter(), old.described.form == "lora"
         with _Stages() as progress:
-            made = memory.retrain(
-                old.cube,
-                local,
-                recipe=None if epochs is None and rank is None else _recipe(epochs, rank),
-                gate=Gate(control=control),
-                progress=progress,
-            )
+            if text is not None:
+                made = tune_memory(memory, old.cube.id, local, text.read_text(encoding="utf-8"))
+            else:
+                made = memory.retrain(
+                    old.cube,
+                    local,
+                    recipe=None if epochs is None and rank is None else _recipe(epochs, rank),
+                    gate=Gate(control=control) if lora else None,
+                    progress=progress,
+                )
         learned = _look(memory, made.id)
     _tell_made(learned, len(learned.cube.header.sources), time.perf_counter() - start, as_json)
 
@@ -300,8 +326,13 @@ def _look(memory: Any, id: str) -> Learned:
 
 
 def _report(learned: Learned) -> str:
+    report = learned.described.report
     if learned.described.form != "lora":
-        return ""
+        curve = report["curve"] or {"perplexities": []}
+        tried = ", ".join(f"{lam:g}: {found:.2f}" for lam, found in curve["perplexities"])
+        return f"weight {report['lam']:g} beside the model" + (
+            f"; perplexity by weight {tried}" if tried else ""
+        )
     from mnemic.parametric.gate import GateReport
 
     return str(GateReport.of_dict(learned.described.report))

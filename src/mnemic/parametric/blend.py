@@ -6,7 +6,7 @@ p(w) = lambda · p_memory(w) + (1 - lambda) · p_model(w), in log space (kNN-LM 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -21,7 +21,7 @@ from mnemic.models.stack import Point
 from mnemic.parametric.cube import check_fingerprint
 from mnemic.parametric.lora import require_bare
 from mnemic.parametric.mlp import CompiledMemory
-from mnemic.parametric.nearest import Neighbours
+from mnemic.parametric.nearest import CHUNK, Neighbours
 from mnemic.parametric.tap import Tap, tapped, vocabulary_of
 
 LAMBDAS: Final = (0.0, 0.05, 0.1, 0.25, 0.4, 0.5, 0.75, 0.9)
@@ -173,38 +173,72 @@ class Curve:
         return dict(self.perplexities)[lam]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Heard:
+    """A text as a model reads it: what passes each tapped module [n, width], the true tokens [n], and their
+    log-probabilities by the model alone [n].
+    """
+
+    states: Mapping[str, Tensor]
+    gold: Tensor
+    alone: Tensor
+
+
+def hear(
+    local: LocalModel, text: str, paths: Sequence[str], *, tokens: int | None = None, block: int = 256
+) -> Heard:
+    """Read a text once, for as many memories and lambdas as are to be compared on it. O(tokens) forward.
+
+    tokens: at most so many are read. Raises InvalidOption for a text of fewer than two.
+    """
+    ids = local.encode(text)[:tokens]
+    if len(ids) < 2:
+        raise InvalidOption("the text is too short to measure: give it some sentences")
+    states: dict[str, list[Tensor]] = {path: [] for path in paths}
+    golds, alone = [], []
+    with torch.no_grad(), tapped(local, list(states)) as taps:
+        for start in range(0, len(ids) - 1, block - 1):
+            piece = torch.tensor([ids[start : start + block]])
+            said = local.model(piece, use_cache=False).logits[0, :-1].float().log_softmax(-1)
+            golds.append(piece[0, 1:])
+            alone.append(said.gather(1, golds[-1][:, None])[:, 0])
+            for path, tap in zip(states, taps, strict=True):
+                states[path].append(tap.take()[0, :-1].float())
+    return Heard(
+        states={path: torch.cat(parts) for path, parts in states.items()},
+        gold=torch.cat(golds),
+        alone=torch.cat(alone),
+    )
+
+
 def curve(
     local: LocalModel,
     memory: Memory,
-    text: str,
+    text: str | Heard,
     *,
     lambdas: Sequence[float] = LAMBDAS,
     tokens: int | None = None,
-    block: int = 256,
 ) -> Curve:
-    """Perplexity of `text` at every lambda, 0 always among them: one forward and one search a block.
+    """Perplexity of `text` at every lambda, 0 always among them: one forward, unless it was heard before, and
+    one search a token.
 
     Tune lambda on text that is not what you report on.
     """
     asked = sorted({0.0, *lambdas})
     if any(not 0 <= one <= 1 for one in asked):
         raise InvalidOption(f"lambdas={lambdas!r:.80} must be between 0 and 1")
-    ids = local.encode(text)[:tokens]
-    if len(ids) < 2:
-        raise InvalidOption("the text is too short to measure: give it some sentences")
-    losses, count = torch.zeros(len(asked), dtype=torch.float64), 0
-    with torch.no_grad(), tapped(local, [memory.path]) as (tap,):
-        for start in range(0, len(ids) - 1, block - 1):
-            piece = torch.tensor([ids[start : start + block]])
-            logits = local.model(piece, use_cache=False).logits[0, :-1]
-            gold = piece[0, 1:, None]
-            alone = logits.float().log_softmax(-1).gather(1, gold)[:, 0].double()
-            told = memory.log_probs(tap.take()[0, :-1].float()).gather(1, gold)[:, 0].double()
-            for n, lam in enumerate(asked):
-                losses[n] -= _mix(alone, told, lam).sum()
-            count += piece.shape[1] - 1
-    found = tuple((lam, math.exp(float(loss) / count)) for lam, loss in zip(asked, losses, strict=True))
-    return Curve(tokens=count, perplexities=found)
+    heard = hear(local, text, [memory.path], tokens=tokens) if isinstance(text, str) else text
+    told = torch.cat(
+        [
+            memory.log_probs(states).gather(1, gold[:, None])[:, 0]
+            for states, gold in zip(
+                heard.states[memory.path].split(CHUNK), heard.gold.split(CHUNK), strict=True
+            )
+        ]
+    )
+    alone, told = heard.alone.double(), told.double()
+    found = [(lam, math.exp(-float(_mix(alone, told, lam).mean()))) for lam in asked]
+    return Curve(tokens=len(heard.gold), perplexities=tuple(found))
 
 
 def _mix(alone: Tensor, told: Tensor, lam: float) -> Tensor:

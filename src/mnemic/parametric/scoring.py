@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import torch
 from torch import Tensor
@@ -31,10 +31,13 @@ def answer_ids(local: LocalModel, answer: str) -> list[int]:
     return local.encode(answer if local.tokenizer.chat_template else f" {answer}")
 
 
-def log_probabilities(local: LocalModel, prompt: Sequence[int], answers: Sequence[Sequence[int]]) -> Tensor:
+def log_probabilities(
+    local: LocalModel, prompt: Sequence[int], answers: Sequence[Sequence[int]], *, cache: Any = None
+) -> Tensor:
     """Of each whole answer after `prompt`, in nats: (answers,) float32.
 
-    Two forwards: the prompt once, then all answers beside one another. O(prompt + answers · longest).
+    cache: one that holds a beginning of the prompt, and is written to. Two forwards: the prompt once, then
+    all answers beside one another. O(prompt + answers · longest).
     """
     from transformers import DynamicCache
 
@@ -42,9 +45,10 @@ def log_probabilities(local: LocalModel, prompt: Sequence[int], answers: Sequenc
     tails = torch.tensor([[*one, *[0] * (longest - len(one))] for one in answers])
     counted = torch.tensor([[1.0] * len(one) + [0.0] * (longest - len(one)) for one in answers])
     keyword, model = cache_keyword(local.model), local.model
-    cache = DynamicCache(config=model.config)
+    held = 0 if cache is None else cache.get_seq_length()
+    cache = DynamicCache(config=model.config) if cache is None else cache
     with torch.no_grad():
-        feed = torch.tensor([list(prompt)])
+        feed = torch.tensor([list(prompt[held:])])
         first = model(feed, use_cache=True, logits_to_keep=1, **{keyword: cache}).logits[:, -1:].float()
         logits = first.expand(len(answers), 1, -1)
         if longest > 1:
@@ -57,11 +61,16 @@ def log_probabilities(local: LocalModel, prompt: Sequence[int], answers: Sequenc
 
 def rank(local: LocalModel, question: str, answers: Sequence[str], right: str) -> int:
     """Where the right answer stands among all, 1 for the likeliest; a tie counts against it."""
-    scores = log_probabilities(
-        local, question_ids(local, question), [answer_ids(local, one) for one in answers]
-    )
-    mine = scores[answers.index(right)]
-    return int((scores >= mine).sum())
+    return rank_after(local, question_ids(local, question), answers, right)
+
+
+def rank_after(
+    local: LocalModel, prompt: Sequence[int], answers: Sequence[str], right: str, *, cache: Any = None
+) -> int:
+    """The same after a prompt that is written already."""
+    spelt = [answer_ids(local, one) for one in answers]
+    scores = log_probabilities(local, prompt, spelt, cache=cache)
+    return int((scores >= scores[answers.index(right)]).sum())
 
 
 def perplexity(local: LocalModel, text: str, *, tokens: int | None = None) -> float:

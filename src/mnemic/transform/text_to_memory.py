@@ -111,6 +111,10 @@ def tune(vault: Vault, id: str, model: LocalModel, text: str, *, tokens: int | N
     One forward and one search a block of text. Raises as `mount`.
     """
     old = look(vault, id)
+    if old.described.form not in FORMS:
+        raise InvalidOption(
+            f"{id} is an adapter, which has no weight to choose; leave the text out to train it again"
+        )
     with vault.snapshot() as snapshot:
         snapshot.require_current(id)
     blend = load(vault, old.cube)
