@@ -17,7 +17,7 @@ run: .venv/.installed ## remember the sample conversation and ask it questions, 
 	@$(BIN)/python examples/ask_the_sample.py $(RUN_VAULT)
 
 test: .venv/.installed-dev ## install what the tests need, and run them
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: .venv/.installed-dev ## style, types, and documents that match the code
 	$(BIN)/ruff check .

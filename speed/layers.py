@@ -142,7 +142,7 @@ def against_peers(rounds: int) -> str:
         ),
         (
             "gated linear attention: fla naive_recurrent_gla",
-            lambda: additive(q * scale, k, v, zero, log_decay=channel_decay, chunk=8)[0],
+            lambda: additive(q * scale, k, v, zero, log_decay=channel_decay, chunk=16)[0],
             lambda: naive_recurrent_gla(*swapped(q, k, v, channel_decay))[0].transpose(1, 2),
         ),
         (

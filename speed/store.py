@@ -26,7 +26,7 @@ from budgets import table
 from report import markdown
 
 HERE = Path(__file__).parent
-NAMES = ("bare", "mnemic", "mnemic-static", "chroma", "mem0", "langgraph")
+NAMES = ("bare", "mnemic", "mnemic-static", "mnemic-governed", "chroma", "mem0", "langgraph")
 SIZES = (1_000, 10_000, 100_000)
 Result = dict[str, Any]
 
@@ -126,6 +126,7 @@ def child(phase: str, store: str, python: str, work: Path, limit: float, *more: 
     source = os.pathsep.join(filter(None, [str(HERE.parent / "src"), os.environ.get("PYTHONPATH")]))
     ours = {"PYTHONPATH": source} if store.startswith("mnemic") else {}
     quiet = {"HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1", "TOKENIZERS_PARALLELISM": "false"}
+    quiet["PYTHONDONTWRITEBYTECODE"] = ""  # what pip installs is compiled; what runs from a checkout as well
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=limit, cwd=work, env=os.environ | quiet | ours

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from workload import DIM, Cached
+from workload import DIM, SMALL_USER, USER, Cached
 
 Items = list[tuple[str, str]]  # (user, text)
 
@@ -88,6 +88,25 @@ class MnemicStatic(Mnemic):
     """What a user gets without any option: the embedder's own time is inside."""
 
     own_embedder = True
+
+
+class MnemicGoverned(Mnemic):
+    """On behalf of a principal who owns one user's memory, with a grant and two rules about what is kept."""
+
+    def __init__(self, folder: Path, embedder: Cached) -> None:
+        super().__init__(folder, embedder)
+        self.owner = self.memory
+        if not self.owner.governance.principals():
+            self.owner.governance.add_principal("agent")
+            for user in (USER, SMALL_USER):
+                self.owner.governance.grant("agent", "read, write", user=user)
+            self.owner.policies.add("keep 4000 days", user=USER)
+            self.owner.policies.add("keep 30 days", user=USER, session="chat")
+        self.memory = self.owner.as_principal("agent")
+
+    def close(self) -> None:
+        self.memory.close()
+        self.owner.close()
 
 
 class Chroma:
@@ -208,7 +227,8 @@ class LangGraph:
 
 
 STORES: dict[str, Any] = {
-    "bare": Bare, "mnemic": Mnemic, "mnemic-static": MnemicStatic, "chroma": Chroma, "mem0": Mem0,
+    "bare": Bare, "mnemic": Mnemic, "mnemic-static": MnemicStatic,
+    "mnemic-governed": MnemicGoverned, "chroma": Chroma, "mem0": Mem0,
     "langgraph": LangGraph,
 }  # fmt: skip
 

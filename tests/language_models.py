@@ -78,3 +78,20 @@ def tiny_llama(*, seed: int = 0, **options: Any) -> Any:
     torch.manual_seed(seed)
     model = LlamaForCausalLM(LlamaConfig(**{**settings, **options}))
     return LocalModel(model, tiny_tokenizer(), name=f"tiny-{seed}")
+
+
+def tiny_gemma(*, seed: int = 0) -> Any:
+    """A Gemma 3 of 4 layers with random weights, three of them with a sliding window of 16."""
+    import torch
+    from transformers import Gemma3ForCausalLM, Gemma3TextConfig
+
+    from mnemic.models.local import LocalModel
+
+    torch.manual_seed(seed)
+    config = Gemma3TextConfig(
+        vocab_size=len(tiny_tokenizer()), hidden_size=32, intermediate_size=64, num_hidden_layers=4,
+        num_attention_heads=4, num_key_value_heads=1, head_dim=8, sliding_window=16,
+        layer_types=["sliding_attention", "sliding_attention", "full_attention", "sliding_attention"],
+        max_position_embeddings=2048, initializer_range=0.3, eos_token_id=2, bos_token_id=1, pad_token_id=2,
+    )  # fmt: skip
+    return LocalModel(Gemma3ForCausalLM(config), tiny_tokenizer(), name=f"gemma-{seed}")

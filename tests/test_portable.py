@@ -16,6 +16,7 @@ from mnemic.cube.errors import (
     ScopeRequired,
     WrongKey,
 )
+from mnemic.governance.redaction import Pattern
 from mnemic.upkeep import erasures
 from mnemic.vault.keys import write_key_file
 
@@ -323,3 +324,61 @@ def test_a_fact_goes_with_its_turn_and_comes_back_with_another(tmp_path: Path) -
         assert traces(tmp_path, ["lisbon", "porto"]) == set()
         assert mem.jobs() == []
         assert mem.health().ok
+
+
+def test_a_dump_to_share_is_redacted_by_words_or_by_a_function(tmp_path: Path) -> None:
+    with mnemic.open(tmp_path / "a.db") as memory:
+        memory.add(
+            "Ask eve@example.org, badge EMP-77.", user="ana", name="eve@example.org", labels="eve@example.org"
+        )
+        memory.update(memory.list(user="ana")[0].id, "Ask eve@example.org or 555-123-4567, badge EMP-77.")
+        for number, (wanted, text) in enumerate(
+            [
+                ("email, phone", "Ask [email] or [phone], badge EMP-77."),
+                (["email", Pattern("badge", r"EMP-\d+")], "Ask [email] or 555-123-4567, badge [badge]."),
+                (r"badge=EMP-\d+", "Ask eve@example.org or 555-123-4567, badge [badge]."),
+                (str.upper, "ASK EVE@EXAMPLE.ORG OR 555-123-4567, BADGE EMP-77."),
+            ]
+        ):
+            memory.dump(tmp_path / f"{number}.mnemic", user="ana", redact=wanted)  # type: ignore[arg-type]
+            with mnemic.open(tmp_path / f"{number}.db") as theirs:
+                theirs.load(tmp_path / f"{number}.mnemic")
+                (cube,) = theirs.list(user="ana")
+                assert cube.text == text
+                assert len(theirs.history(cube.id)) == 1
+                if number == 0:
+                    assert (cube.header.name, cube.header.labels) == ("[email]", ("[email]",))
+        for wrong in ("", "nothing-known", 7, []):
+            with pytest.raises(InvalidOption):
+                memory.dump(tmp_path / "x.mnemic", user="ana", redact=wrong)  # type: ignore[arg-type]
+        assert not (tmp_path / "x.mnemic").exists()
+
+
+def test_what_is_over_stays_behind_with_what_was_made_from_it(tmp_path: Path) -> None:
+    """A dump serves nothing that no other way serves; what was deleted by hand is history, and goes along."""
+    now, day = [1_750_000_000_000_000], 86_400_000_000
+    with mnemic.open(tmp_path / "a.db", clock=lambda: now[0]) as memory:
+        memory.add("I live in Lisbon.", user="ana", labels="chat")
+        (gone,) = memory.add("swept away", user="ana", labels="chat")
+        (deleted,) = memory.add("deleted by hand", user="ana")
+        memory.add("stays", user="ana")
+        memory.delete(deleted.id)
+        memory.flush()
+        assert memory.facts(user="ana")
+        memory.policies.add("keep 1 day", label="chat")
+        now[0] += day + 1000
+        memory.retention.sweep()
+        memory.restore(gone.id, 1)
+        now[0] += day + 1000
+        memory.dump(tmp_path / "a.mnemic", user="ana")
+        memory.dump(tmp_path / "b.mnemic", user="ana", redact=lambda text: text)
+    with mnemic.open(tmp_path / "b.db") as other:
+        other.load(tmp_path / "a.mnemic")
+        assert [cube.text for cube in other.list(user="ana")] == ["stays"]
+        assert other.history(deleted.id)[0].text == "deleted by hand"
+        assert other.count(user="ana", where={"origin": "derived"}) == 0
+        with pytest.raises(NotFound):
+            other.history(gone.id)
+    with mnemic.open(tmp_path / "c.db") as other:
+        other.load(tmp_path / "b.mnemic")
+        assert [cube.text for cube in other.list(user="ana")] == ["stays"]

@@ -22,6 +22,7 @@ from mnemic.cube.errors import (
     VaultTooNew,
     WrongKey,
 )
+from mnemic.governance.ledger import verified
 from mnemic.index.lexical import LEXICAL_VERSION
 from mnemic.index.scope import ScopeIndex
 from mnemic.memory import default_place
@@ -30,12 +31,13 @@ from mnemic.models.registry import EMBEDDERS, load_embedder
 from mnemic.plaintext.derive.deriver import DEFAULT
 from mnemic.plaintext.ingest.features import FeatureMaker, Progress, lexical_only, speaker_of, utterance
 from mnemic.scheduler.health import health
-from mnemic.vault import check
+from mnemic.vault import audit, check
 from mnemic.vault.erasing import erasures
 from mnemic.vault.keys import KeyLike
 from mnemic.vault.migrations import MIGRATIONS, format_version
+from mnemic.vault.snapshot import ModelRow
 from mnemic.vault.sqlite import file_system
-from mnemic.vault.vault import ModelRow, Vault, open_vault
+from mnemic.vault.vault import Vault, open_vault
 
 LOW_BYTES: Final = 1 << 30
 SAMPLED: Final = 50
@@ -90,6 +92,7 @@ def examine(
         yield from _safely("background", lambda: _background(vault))
         yield from _safely("payloads", lambda: _payloads(vault))
         yield from _safely("erasures", lambda: _erasures(vault))
+        yield from _safely("audit", lambda: _audit(vault))
         yield from _safely("features", lambda: _searching(vault, embedder))
     finally:
         vault.close()
@@ -263,6 +266,20 @@ def _erasures(vault: Vault) -> Iterator[Finding]:
         )
     elif found:
         yield Finding("erasures", "fine", f"all {len(found):,} are finished")
+
+
+def _audit(vault: Vault) -> Iterator[Finding]:
+    """Nothing is said where no audit log was begun."""
+    with vault.database.read() as transaction:
+        kept = audit.head(transaction, vault.tenant)
+        verdict = None if kept is None else verified(transaction, vault.tenant, kept)
+    if verdict is None:
+        return
+    if verdict.sound:
+        yield Finding("audit", "fine", f"the chain of {verdict.rows:,} rows is whole")
+    else:
+        says = f"{len(verdict.problems):,} places do not fit: {verdict.problems[0]}"
+        yield Finding("audit", "wrong", says, "somebody wrote past mnemic: find out who; " + _BACKUP)
 
 
 def _active(vault: Vault) -> tuple[ModelRow, ModelRow] | None:

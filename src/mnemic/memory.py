@@ -22,7 +22,7 @@ from mnemic.cube.times import Clock, TimeLike, now, to_micros
 from mnemic.governance.guard import Guard, governed
 from mnemic.governance.ledger import AuditLog
 from mnemic.governance.manage import Governance, Policies
-from mnemic.governance.redaction import Detector
+from mnemic.governance.redaction import Detector, Redactor, redactor
 from mnemic.governance.sweep import Retention
 from mnemic.index.cache import DEFAULT_BYTES
 from mnemic.models.base import Embedder, LanguageModel
@@ -38,10 +38,11 @@ from mnemic.plaintext.ingest.cleaned import Cleaned
 from mnemic.plaintext.ingest.features import Progress
 from mnemic.plaintext.ingest.files import read
 from mnemic.plaintext.ingest.messages import Message, tell
+from mnemic.plaintext.ingest.revealed import reveal
 from mnemic.plaintext.ingest.store import Added, Change, Imported, remove, revise, store, store_all
 from mnemic.plaintext.ingest.versions import History, changes, freeze, history, restore, undo
 from mnemic.plaintext.parts import Parts, open_parts
-from mnemic.plaintext.porting import Redactor, dump, load
+from mnemic.plaintext.porting import dump, load
 from mnemic.plaintext.recall.browse import Page, Session, browse, choose, count, sessions, users
 from mnemic.plaintext.recall.facts import Fact, facts
 from mnemic.plaintext.recall.filters import Filter, Where
@@ -52,12 +53,11 @@ from mnemic.scheduler.health import Health, health
 from mnemic.scheduler.worker import Worker
 from mnemic.vault.archive import Dumped
 from mnemic.vault.changes import LoggedChange
-from mnemic.vault.database import Deed
 from mnemic.vault.erasing import FINISH, Certificate, erase, finish, finish_or_raise
 from mnemic.vault.jobs import Job, listed, rerun
 from mnemic.vault.keys import KeyLike
 from mnemic.vault.merging import Merged
-from mnemic.vault.vault import NO_CUBE, open_vault
+from mnemic.vault.vault import open_vault
 from mnemic.vault.writing import REBUILD
 
 if TYPE_CHECKING:
@@ -66,6 +66,7 @@ if TYPE_CHECKING:
     from mnemic.parametric.lora_training import Progress as TrainingProgress
     from mnemic.parametric.lora_training import Recipe
     from mnemic.runtime.mounted import Mounted
+    from mnemic.runtime.states import Module, States
     from mnemic.transform.adapter_to_text import Spoken
     from mnemic.transform.paraphrases import Paraphraser
     from mnemic.transform.text_to_memory import Options as MemoryOptions
@@ -95,9 +96,10 @@ def open(
     key: a passphrase (text), a key file (pathlib.Path) or a KeyService; a vault that is made with one is
     encrypted, and opens with it only: KeyRequired, WrongKey (docs/security.md). blobs: the folder of large
     payloads; needed only for those of a PostgreSQL vault.
-    model: a LanguageModel for `ask`; default none, and everything works without.
+    model: a LanguageModel for `ask` and derivers; default none, and everything works without.
     index_bytes: how much of all indexes may stay in memory. derive: what is derived from what is told, in the
-    background: "facts" (default), or a Deriver of your own; () derives nothing. principal: on whose behalf;
+    background: "facts" (default), "contradictions" (asks `model`, docs/facts.md), or a Deriver of your own;
+    () derives nothing. principal: on whose behalf;
     default: the owner, who may do everything. audit_reads: chain served reads too. redact: what is never
     stored, such as "email, card", beside what the vault's policies say. clock: microseconds since 1970, for
     tests and simulations.
@@ -106,7 +108,7 @@ def open(
     first use.
     """
     require_count(index_bytes=index_bytes)
-    derivers = load_derivers(derive)
+    derivers = load_derivers(derive, model)
     opened = open_vault(
         default_place() if vault is None else vault, tenant=tenant, key=key, blobs=blobs, clock=clock
     )
@@ -355,8 +357,6 @@ class Memory:
         done = erase(self._vault, chosen.cubes, chosen.spaces, reason=check_reason(reason), dry_run=dry_run)
         self._recall.forget()
         self._kick()
-        if not dry_run:
-            self._guard.chain(Deed("erase"))
         return done
 
     # --- carrying
@@ -371,14 +371,15 @@ class Memory:
         agent: ScopeField = ANY,
         session: ScopeField = ANY,
         everyone: bool = False,
-        redact: Redactor | None = None,
+        redact: Redactor | str | Iterable[str | Detector] | None = None,
         overwrite: bool = False,
         progress: Progress | None = None,
     ) -> Dumped:
         """Write memory to one `.mnemic` file, with its full history, in clear (docs/portable.md).
 
-        Which: as for `erase`; `everyone=True` for all of it. redact: a function from text to text; then only
-        what is live goes out, with other ids and without history, reasons and the caller's ids.
+        Which: as for `erase`; `everyone=True` for all of it. What is over stays behind. redact: "email,
+        phone", detectors, or a function from text to text; then only what is live goes out, with other ids
+        and without history, reasons and the caller's ids.
 
         Raises InvalidOption where the file exists, ScopeRequired, InvalidFilter, OSError. O(bytes).
         """
@@ -389,9 +390,10 @@ class Memory:
         chosen = None if everything else select(
             self._vault, where=where, user=user, agent=agent, session=session, everyone=everyone
         )  # fmt: skip
-        done = dump(self._vault, path, chosen, redact=redact, overwrite=overwrite, progress=progress)
-        self._guard.chain(Deed("export"))
-        return done
+        return dump(
+            self._vault, path, chosen, guard=self._guard, redact=None if redact is None else redactor(redact),
+            overwrite=overwrite, progress=progress,
+        )  # fmt: skip
 
     @governed
     def load(
@@ -410,7 +412,6 @@ class Memory:
         """
         self._guard.require_rule("load", EVERYWHERE)
         account = load(self._vault, self._parts.maker, source, key=key, progress=progress)
-        self._guard.chain(Deed("load"))
         self._recall.forget()
         self._kick()
         return account
@@ -445,6 +446,7 @@ class Memory:
 
         Raises ScopeRequired, InvalidFilter, InvalidText. O(cubes within reach), all scored with every signal.
         """
+        self._worker.give_way()
         reach = Reach.of(user, agent, session, everyone=everyone)
         conditions = Filter.of(where, as_of=as_of, valid_at=valid_at)
         return self._recall.search(question, reach, k=k, where=conditions, asked_at=_moment(asked_at))
@@ -476,6 +478,7 @@ class Memory:
 
         Raises as `search` does. O(cubes within reach + characters shown).
         """
+        self._worker.give_way()
         reach = Reach.of(user, agent, session, everyone=everyone)
         return compose(
             self._recall,
@@ -511,6 +514,7 @@ class Memory:
 
         Says so when the memory does not hold it. Raises as `search` does, and ModelError.
         """
+        self._worker.give_way()
         reach = Reach.of(user, agent, session, everyone=everyone)
         return answer(
             self._recall,
@@ -543,7 +547,6 @@ class Memory:
         require_extra("torch", extra="torch")
         from mnemic.transform.text_to_kv import INSTRUCTION, as_kv
 
-        self._require_seen(() if isinstance(cubes, str) else cubes)
         told = INSTRUCTION if instruction is None else instruction
         return as_kv(self._vault, cubes, model, instruction=told, storage=storage, title=title)
 
@@ -567,10 +570,13 @@ class Memory:
         require_extra("torch", extra="torch")
         from mnemic.runtime.mount import mount
 
-        self._require_seen(cubes)
+        listed = cubes if isinstance(cubes, Sequence) and not isinstance(cubes, str) else [cubes]
+        for one in listed:
+            if isinstance(one, str | MemCube):
+                self._ask_for_mount(one if isinstance(one, str) else one.id)
         return mount(
-            model, cubes, vault=self._vault, order=order, verify=verify, compose=compose, ratio=ratio,
-            measure=measure,
+            model, cubes, vault=self._vault, ask=self._ask_for_mount, order=order, verify=verify,
+            compose=compose, ratio=ratio, measure=measure,
         )  # fmt: skip
 
     @governed
@@ -594,7 +600,6 @@ class Memory:
         require_extra("torch", extra="parametric")
         from mnemic.transform.text_to_adapter import as_adapter
 
-        self._require_seen(() if isinstance(cubes, str) else cubes)
         told = {} if progress is None else {"progress": progress}
         return as_adapter(
             self._vault, cubes, model, recipe=recipe, gate=gate, paraphraser=paraphraser, title=title, **told
@@ -621,7 +626,6 @@ class Memory:
         require_extra("torch", extra="parametric")
         from mnemic.transform.text_to_memory import as_memory
 
-        self._require_seen(() if isinstance(cubes, str) else cubes)
         told = {} if progress is None else {"progress": progress}
         return as_memory(
             self._vault, cubes, model, options=options, paraphraser=paraphraser, tune_on=tune_on, title=title,
@@ -645,7 +649,6 @@ class Memory:
         require_extra("torch", extra="parametric")
         from mnemic.transform.retraining import retrain
 
-        self._require_seen([learned])
         told = {} if progress is None else {"progress": progress}
         id = learned if isinstance(learned, str) else learned.id
         return retrain(self._vault, id, model, recipe=recipe, gate=gate, **told)
@@ -659,8 +662,49 @@ class Memory:
         require_extra("torch", extra="parametric")
         from mnemic.transform.adapter_to_text import as_text
 
-        self._require_seen([adapter])
         return as_text(self._vault, adapter if isinstance(adapter, str) else adapter.id, model)
+
+    @governed
+    def keep_state(
+        self,
+        state: States,
+        model: Module,
+        *,
+        user: str | None = None,
+        agent: str | None = None,
+        session: str | None = None,
+        sources: Sequence[str | MemCube] = (),
+        token_ids: Any = None,
+        title: str | None = None,
+    ) -> MemCube:
+        """Keep where a memory layer, or a stack of them, has got to in a stream: a cube to go on from.
+
+        Needs the extra [torch]; costs and errors: mnemic.runtime.states.keep_state.
+        """
+        require_extra("torch", extra="torch")
+        from mnemic.runtime.states import keep_state
+
+        scope = self._scope(user, agent, session)
+        return keep_state(self._vault, scope, state, model, sources=sources, token_ids=token_ids, title=title)
+
+    @governed
+    def load_state(
+        self,
+        cube: str | MemCube,
+        model: Module,
+        *,
+        token_ids: Any = None,
+        verify: Literal["fast", "full"] = "fast",
+    ) -> States:
+        """The state that `keep_state` kept, to go on from: by the very weights and options that made it only.
+
+        Costs and errors: mnemic.runtime.states.load_state.
+        """
+        require_extra("torch", extra="torch")
+        from mnemic.runtime.states import load_state
+
+        self._ask_for_mount(cube if isinstance(cube, str) else cube.id)
+        return load_state(self._vault, cube, model, token_ids=token_ids, verify=verify)
 
     # --- looking
 
@@ -727,6 +771,15 @@ class Memory:
         if isinstance(version, bool) or not isinstance(version, int) or not 1 <= version <= len(versions):
             raise NotFound(f"cube {id} has versions 1 to {len(versions)}, not {version!r:.80}")
         return versions[version - 1]
+
+    @governed
+    def reveal(self, id: str, *, version: int | None = None) -> str:
+        """A text with what a rule such as "seal card" took out of it, for who has the right to `reveal`.
+
+        The audit log has it, in the same transaction. Raises NotFound, also where nothing was sealed (what
+        "redact …" takes out is kept nowhere), and AccessDenied. O(versions).
+        """
+        return reveal(self._vault, self._guard, id, version)
 
     @governed
     def history(self, id: str) -> History:
@@ -859,17 +912,14 @@ class Memory:
                 self._worker.close()
                 self._parts.close()
 
-    def _require_seen(self, cubes: Any) -> None:
-        """Raises NotFound unless the caller may see each of these that is a cube or names one.
+    def _ask_for_mount(self, id: str) -> None:
+        """May this caller use this cube now? Raises StaleMemory, NotFound, AccessDenied, on record."""
 
-        To the owner, what is not there is for `currency` to say.
-        """
-        listed = cubes if isinstance(cubes, Sequence) and not isinstance(cubes, str) else [cubes]
-        ids = [one if isinstance(one, str) else one.id for one in listed if isinstance(one, str | MemCube)]
-        with self._vault.snapshot() as snapshot:
-            sees = snapshot.shows_or_gone if self._guard.name is None else snapshot.shows
-            if hidden := [id for id in ids if not sees(id)]:
-                raise NotFound(NO_CUBE.format(hidden[0]))
+        def look() -> None:
+            with self._vault.snapshot() as snapshot:
+                snapshot.require_current(id)
+
+        self._guard.run("mount", look, [id], {})
 
     def _kick(self) -> None:
         self._worker.kick()

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from language_models import TEXT, needs_torch, tiny_llama
+from language_models import TEXT, needs_torch, tiny_gemma, tiny_llama
 from mnemic.cube.errors import InvalidOption, ModelError, PromptMismatch, UnsupportedModel
 
 pytestmark = needs_torch
@@ -50,19 +50,58 @@ def test_a_cache_is_a_copy_and_can_serve_a_batch() -> None:
     assert kv.cache(local).get_seq_length() == kv.tokens
 
 
-def test_layers_with_windows_and_moving_frequencies_are_refused_by_name() -> None:
-    from transformers import MistralConfig, MistralForCausalLM
+def test_layers_with_recurrent_states_and_moving_frequencies_are_refused_by_name() -> None:
+    from transformers import Lfm2Config, Lfm2ForCausalLM
 
     from mnemic.models.local import LocalModel
 
-    plain = tiny_llama()
-    config = MistralConfig(**{**plain.model.config.to_dict(), "sliding_window": 16, "model_type": "mistral"})
-    windowed = LocalModel(MistralForCausalLM(config), plain.tokenizer, name="windowed")
-    with pytest.raises(UnsupportedModel, match="windowed has layers of sliding_attention"):
-        read(windowed)
+    config = Lfm2Config(
+        vocab_size=320, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, layer_types=["conv", "full_attention"],
+    )  # fmt: skip
+    with pytest.raises(UnsupportedModel, match="mixed has layers of conv"):
+        read(LocalModel(Lfm2ForCausalLM(config), tiny_llama().tokenizer, name="mixed"))
     dynamic = {"rope_type": "dynamic", "rope_theta": 10_000.0, "factor": 2.0}
     with pytest.raises(UnsupportedModel, match="dynamic RoPE"):
         read(tiny_llama(rope_parameters=dynamic))
+
+
+@pytest.mark.parametrize("length", [9, 16, 17, 120])
+def test_sliding_windows_are_exact_whatever_the_text_is_longer_than(length: int) -> None:
+    """Gemma 3: windows of 16 beside full attention; short of, at, one past and far past the window."""
+    import torch
+
+    from mnemic.activation.kv import prefill
+
+    local = tiny_gemma()
+    ids = torch.randint(3, 300, (1, length + 40), generator=torch.Generator().manual_seed(length))
+    kv = prefill(local, ids[0, :length].tolist())
+    assert [layer.shape[2] for layer in kv.keys] == [length] * 4
+    with torch.no_grad():
+        whole = local.model(ids).logits[:, length:]
+        for rows in (1, 2):
+            cache = kv.cache(local, rows=rows)
+            assert cache.layers[0].keys.shape[2] == min(length, 15)
+            found = local.model(ids[:, length:].expand(rows, -1), past_key_values=cache).logits
+            assert (found - whole).abs().max() < 1e-4
+        options = {"max_new_tokens": 20, "min_new_tokens": 20, "do_sample": False}
+        mounted = local.model.generate(ids, past_key_values=kv.cache(local), **options)
+        assert torch.equal(mounted, local.model.generate(ids, **options))
+
+
+def test_memories_with_sliding_windows_are_composed_exactly_or_not_at_all() -> None:
+    from mnemic.activation.kv import SYSTEM, prefill, system_text
+    from mnemic.activation.kv_compose import compose
+
+    local = tiny_gemma()
+    both = [
+        prefill(local, local.encode(system_text(local, text), control=True), form=SYSTEM)
+        for text in ("Ana moved to Porto in March.", "Tom is allergic to walnuts.")
+    ]
+    assert compose(local, both).tokens == both[0].tokens + both[1].tokens
+    for how in ("rotated", "selective"):
+        with pytest.raises(UnsupportedModel, match="only be composed exactly"):
+            compose(local, both, how=how)
 
 
 def test_nothing_and_too_much_are_refused() -> None:

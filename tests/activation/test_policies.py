@@ -13,6 +13,7 @@ from mnemic.activation.calibrate import calibrate
 from mnemic.activation.choose import keep_best, share_out
 from mnemic.activation.full import FullCache
 from mnemic.activation.h2o import H2O
+from mnemic.activation.kvzip import KVzip
 from mnemic.activation.lazy import LazyEviction, gaps_of
 from mnemic.activation.policy import Keep
 from mnemic.activation.random_eviction import RandomEviction
@@ -40,7 +41,7 @@ def held(cache: Any, layer: int = 0) -> list[list[int]]:
 
 def test_every_policy_has_its_row_in_the_table() -> None:
     classes = {policy_class(name) for name in POLICIES}
-    assert {*DECODING.values(), FullCache, SnapKV, TaskKV} == classes
+    assert {*DECODING.values(), FullCache, SnapKV, TaskKV, KVzip} == classes
 
 
 @pytest.mark.parametrize("name", DECODING)

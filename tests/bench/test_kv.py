@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,17 +17,17 @@ from mnemic.activation.full import FullCache
 from mnemic.activation.h2o import H2O
 from mnemic.activation.lazy import LazyEviction
 from mnemic.activation.streaming import StreamingLLM
-from mnemic.bench.kv.agree import agreement
 from mnemic.bench.kv.heads import task_dependence
 from mnemic.bench.kv.items import FAMILIES, Item, Sources, make_items, write_items
 from mnemic.bench.kv.measure import answer_logits, call, measure
+from mnemic.bench.kv.peer import agreement, read_kvpress, run_kvpress
 from mnemic.bench.kv.plot import Line, lines_svg, map_svg
 from mnemic.bench.kv.reasoning import attention_rows
 from mnemic.bench.kv.report import markdown, quality_svg, summarise
 from mnemic.bench.kv.rhythm import BUDGET, WINDOW, conditions, looks, rows, score
 from mnemic.bench.kv.simulate import retained
 from mnemic.bench.kv.speed import decode
-from mnemic.cube.errors import InvalidFile, InvalidOption
+from mnemic.cube.errors import InvalidFile, InvalidOption, ModelError
 
 
 def encode(said: str) -> list[int]:
@@ -152,6 +155,67 @@ def test_two_environments_must_agree_first(tmp_path: Path) -> None:
     agreed, said = agreement(model, [item], tmp_path)
     assert (agreed, "void" in said) == (False, True)
     assert agreement(model, [], tmp_path)[0] is False
+
+
+def row_of(name: str, policy: str, kl: float = 0.1, **more: Any) -> dict[str, Any]:
+    told = {"family": "f", "name": name, "policy": policy, "budget": 0.5, "nll": 1.0 + kl, "kl": kl}
+    return {**told, "agree": 1.0, "correct": 1.0, "bytes": 5, **more}
+
+
+def test_presses_are_compared_on_the_items_that_all_of_them_have(tmp_path: Path) -> None:
+    """A run that was cut short, and a press that broke half-way, change neither side's items."""
+    model, items = llama(), [Item(family="f", name=name, prompt=[1, 2, 3], answer=[4, 5]) for name in "abc"]
+    with torch.no_grad():
+        cache = FullCache().cache(model)
+        call(model, torch.tensor([items[0].prompt]), cache)
+        logits = answer_logits(model, torch.tensor([items[0].answer]), cache, step=2)
+    save_file({"a": logits}, tmp_path / "full.safetensors")
+    theirs = [row_of(name, "OnePress", 0.2) for name in "ab"] + [row_of("a", "TwoPress", 0.3)]
+    theirs += [row_of("a", "BrokenPress", 0.0)]
+    (tmp_path / "kvpress.jsonl").write_text("\n".join(map(json.dumps, theirs)))
+    (tmp_path / "broken.json").write_text(json.dumps({"BrokenPress": "RuntimeError: sizes differ"}))
+    peer = read_kvpress(model, items, tmp_path)
+    assert {row["policy"] for row in peer.rows} == {"OnePress", "TwoPress"}
+    assert any("BrokenPress (RuntimeError: sizes differ)" in note for note in peer.notes)
+    ours = [row_of(name, "full", 0.0, tokens=5) for name in "abc"]
+    ours += [row_of(name, "snapkv", kl, tokens=5) for name, kl in zip("abc", (0.1, 9.0, 9.0), strict=True)]
+    ours += [row_of("d", policy, family="reasoning", tokens=5) for policy in ("full", "lazy")]
+    found = summarise(ours, peer.rows)
+    assert {name: of["items"] for name, of in found["f"]["0.5"].items()} == {
+        "snapkv": 1, "kvpress OnePress": 1, "kvpress TwoPress": 1,
+    }  # fmt: skip
+    assert "| f | 50% | 1 | snapkv 0.1000 (0.1000) | kvpress OnePress 0.2000 (0.2000) | yes |" in markdown(
+        found, command="c", notes=peer.notes
+    )
+    assert set(found["reasoning"]["0.5"]) == {"lazy"}, "no press was asked there"
+    save_file({"a": logits + 0.1}, tmp_path / "full.safetensors")
+    assert read_kvpress(model, items, tmp_path).rows == []
+
+
+def test_an_environment_without_kvpress_is_refused_by_name(tmp_path: Path) -> None:
+    model = llama()
+    with pytest.raises(InvalidOption, match=r"no Python interpreter; docs/bench\.md"):
+        run_kvpress(tmp_path / "python", model, [], tmp_path, [0.5])
+    with pytest.raises(ModelError, match="No module named 'kvpress'"):
+        run_kvpress(Path(sys.executable), model, [], tmp_path, [0.5])
+
+
+@pytest.mark.slow
+def test_kvpress_in_its_own_environment_computes_the_same(tmp_path: Path) -> None:
+    """`MNEMIC_KVPRESS=/venvs/kvpress/bin/python pytest -m slow tests/bench/test_kv.py`"""
+    if not (python := os.environ.get("MNEMIC_KVPRESS")):
+        pytest.skip("MNEMIC_KVPRESS names no interpreter that has kvpress")
+    llama().save_pretrained(tmp_path / "model")
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "model").eval()
+    prompt, answer = text(1, 120)[0].tolist(), text(1, 20, seed=2)[0].tolist()
+    items = [Item(family="f", name="a", prompt=prompt, answer=answer)]
+    write_items(items, tmp_path / "items.json")
+    peer = run_kvpress(Path(python), model, items, tmp_path, [0.5, 0.25])
+    assert "differ by at most" in peer.notes[0]
+    assert len({row["policy"] for row in peer.rows}) >= 15
+    assert all(row["kl"] > 0 for row in peer.rows)
 
 
 def test_a_simulation_holds_what_a_cache_holds() -> None:

@@ -135,3 +135,25 @@ def test_an_encrypted_memory_from_the_command_line(
     assert run("load", vault, vault=tmp_path / "clear.db").code == 0
     assert contents(tmp_path / "clear.db") == ["I moved to Porto."]
     assert run("key", "check", vault=tmp_path / "clear.db").out == "not encrypted\n"
+
+
+def test_a_dump_to_share_and_what_was_sealed(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vault, shared = tmp_path / "a.db", tmp_path / "share.mnemic"
+    monkeypatch.setenv("MNEMIC_PASSPHRASE", "correct horse battery")
+    run("add", "Ask eve@example.org.", vault=vault)
+    assert "seal email" in run("policy", "add", "seal email", vault=vault, user=None).out
+    added = run("add", "Ask bob@example.org.", "--json", vault=vault).json
+    id = added["cubes"][0]["id"]
+    assert run("show", id, vault=vault).out.endswith("Ask [email].\n")
+    assert run("reveal", id[-8:], vault=vault).out == "Ask bob@example.org.\n"
+    assert run("reveal", id, "--version", 1, "--json", vault=vault).json["text"] == "Ask bob@example.org."
+    assert run("dump", shared, "--redact", "email", vault=vault).code == 0
+    refused = run("dump", shared, "--force", "--redact", "nonsense", vault=vault)
+    assert (refused.code, "nothing finds 'nonsense'" in refused.err) == (2, True)
+    monkeypatch.delenv("MNEMIC_PASSPHRASE")
+    run("load", shared, vault=tmp_path / "b.db")
+    assert contents(tmp_path / "b.db") == ["Ask [email].", "Ask [email]."]
+    refused = run("policy", "add", "seal email", vault=tmp_path / "b.db", user=None)
+    assert (refused.code, "made with a key" in refused.err) == (2, True)

@@ -83,6 +83,19 @@ def test_what_changed_behind_our_back_is_found(
     assert all("backup" in one["advice"] for one in wrong if one["check"] == check)
 
 
+def test_an_audit_log_that_was_altered_is_found(run: Run, vault: Path) -> None:
+    assert "audit" not in examine(run, vault)[1], "there is none yet"
+    run("audit", "start", vault=vault)
+    run("add", "one more", "--user", "ana", vault=vault)
+    code, found = examine(run, vault)
+    assert code == 0
+    assert "rows is whole" in found["audit"]["says"]
+    sql(vault, "UPDATE audit SET verb = 'read' WHERE n = 2")
+    code, found = examine(run, vault)
+    assert code == 1
+    assert "row 2 does not fit" in found["audit"]["says"]
+
+
 def test_missing_features_are_named_and_reembed_makes_them(run: Run, vault: Path) -> None:
     sql(vault, "DELETE FROM feature WHERE seq = 1")
     code, found = examine(run, vault)

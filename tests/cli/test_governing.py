@@ -52,7 +52,8 @@ def test_everything_as_json(run: Run, vault: Path) -> None:
     assert (policy["rule"], policy["reach"]) == ("keep 7 days", {"user": "ana", "session": None})
     assert run("policy", "list", "--json", vault=vault).json == [policy]
     assert run("retention", "due", "--within", "8 days", "--json", vault=vault, user=None).json == []
-    assert run("retention", "sweep", "--json", vault=vault).json == {"expired": 0, "archived": 0}
+    swept = run("retention", "sweep", "--json", vault=vault).json
+    assert swept == {"expired": 0, "archived": 0, "erased": 0, "waits_for": None}
     assert run("principal", "disable", "coach", "--json", vault=vault).json["disabled"]
     assert not run("principal", "enable", "coach", "--json", vault=vault).json["disabled"]
     assert run("grant", "revoke", grant["id"][-8:], "--json", vault=vault).json == grant

@@ -68,6 +68,7 @@ ATTEMPTS: dict[str, list[Try]] = {
     ],
     "users": [lambda mem, _, __: mem.users()],
     "get": [lambda mem, id, _: mem.get(id), lambda mem, id, _: mem.get(id, version=1)],
+    "reveal": [lambda mem, id, _: mem.reveal(id), lambda mem, id, _: mem.reveal(id, version=1)],
     "history": [lambda mem, id, _: mem.history(id)],
     "explain": [lambda mem, id, _: mem.explain(id)],
     "facts": [

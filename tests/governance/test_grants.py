@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mnemic
-from mnemic.cube.errors import AccessDenied, InvalidOption, NotFound
+from mnemic.cube.errors import AccessDenied, InvalidOption, LegalHold, NotFound
 from mnemic.cube.model import ANY, Scope
 from mnemic.cube.reach import Reach
 from mnemic.governance.policy import Access, Grant, Principal, Right, check, read_rights
@@ -287,3 +287,36 @@ def test_many_rows_at_once_get_what_one_would(
                 assert cube.id in expected
             except NotFound:
                 assert cube.id not in expected
+
+
+def test_an_erased_user_stands_in_no_grant_and_no_policy(database: str) -> None:
+    with mnemic.open(database) as owner:
+        owner.add("x", user="ZOE")
+        owner.add("y", user="bo")
+        owner.governance.add_principal("coach")
+        owner.governance.grant("coach", "read", user="ZOE")
+        kept = owner.governance.grant("coach", "read", user="bo")
+        owner.policies.add("keep 30 days", user="ZOE", label="chat")
+        rule = owner.policies.add("keep 60 days")
+        hold = owner.policies.add("legal hold", user="ZOE", label="case")
+        with pytest.raises(LegalHold):
+            owner.erase(user="ZOE")
+        owner.policies.drop(hold.id)
+        done = owner.erase(user="ZOE")
+        assert (done.rooms["grants"], done.rooms["policy"]) == (1, 1)
+        assert [one.id for one in owner.governance.grants()] == [kept.id]
+        assert [one.id for one in owner.policies.list()] == [rule.id]
+        coach = owner.as_principal("coach")
+        owner.add("told anew", user="ZOE")
+        with pytest.raises(AccessDenied):
+            coach.list(user="ZOE")
+
+
+def test_no_byte_of_an_erased_users_name_is_left_in_the_rules(tmp_path: Path) -> None:
+    with mnemic.open(tmp_path / "a.db") as owner:
+        owner.add("x", user="ZAUBERWORT")
+        owner.governance.add_principal("coach")
+        owner.governance.grant("coach", "read", user="ZAUBERWORT")
+        owner.policies.add("keep 30 days", user="ZAUBERWORT")
+        owner.erase(user="ZAUBERWORT")
+    assert b"ZAUBERWORT" not in b"".join(one.read_bytes() for one in tmp_path.iterdir())

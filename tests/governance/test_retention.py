@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,8 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mnemic
-from mnemic.cube.errors import AccessDenied, Expired, InvalidOption, LegalHold, NotFound
-from mnemic.cube.model import Scope, State
+from mnemic.cube.errors import AccessDenied, Expired, InvalidOption, LegalHold, NotFound, StaleMemory
+from mnemic.cube.ids import id_text
+from mnemic.cube.model import Kind, Origin, Scope, State
 from mnemic.governance.retention import (
     NEVER,
     Archive,
@@ -22,11 +25,13 @@ from mnemic.governance.retention import (
     Hold,
     Keep,
     Policy,
+    Reclaim,
     WhileUsed,
-    end_of,
+    fate_of,
     read_rule,
     read_span,
 )
+from mnemic.vault.codec import Draft
 from mnemic.vault.governing import Use
 
 RANKED = ("search", "context", "ask")  # what has no features is not ranked
@@ -293,8 +298,128 @@ def test_spans() -> None:
         read_span("12")
 
 
+@pytest.mark.parametrize("deleted", [False, True])
+def test_what_a_rule_says_is_destroyed_by_the_sweep_after_its_grace(tmp_path: Path, *, deleted: bool) -> None:
+    """Listed beforehand, restorable until then, and then no byte of it is left."""
+    path, clock = tmp_path / "a.db", FakeClock()
+    with mnemic.open(path, clock=clock) as memory:
+        memory.audit.start()
+        memory.policies.add("keep 2 days then erase after 3 days", user="ana", label="chat")
+        (chat,) = memory.add("the word is ZAUBERWORT", user="ana", labels="chat")
+        (kept,) = memory.add("kept for good", user="ana")
+        if deleted:
+            memory.delete(chat.id)
+        listed = memory.retention.due("6 days")
+        deeds = ["erase"] if deleted else ["expire", "erase"]
+        assert [(one.id, one.deed) for one in listed] == [(chat.id, deed) for deed in deeds]
+        assert {one.rule for one in listed} == {"keep 2 days then erase after 3 days"}
+        assert listed[-1].at - chat.header.recorded_at == timedelta(days=5)
+        assert not any(one.over for one in listed)
+        clock.forward(2 * DAY + HOUR)
+        swept = memory.retention.sweep()
+        assert (swept.expired, swept.erased) == (0 if deleted else 1, 0)
+        with pytest.raises(Expired, match="restore") as caught:
+            memory.get(chat.id)
+        assert caught.value.restorable
+        assert b"ZAUBERWORT" in path.read_bytes() + Path(f"{path}-wal").read_bytes()
+        clock.forward(3 * DAY)
+        (due,) = memory.retention.due()
+        assert (due.id, due.deed, due.over) == (chat.id, "erase", True)
+        for attempt in (memory.get, lambda id: memory.restore(id, 1)):
+            with pytest.raises(Expired) as caught:
+                attempt(chat.id)
+            assert not caught.value.restorable, "its grace is over, swept or not"
+        swept = memory.retention.sweep()
+        assert (swept.erased, swept.waits_for) == (1, None)
+        with pytest.raises(NotFound, match="no cube"):
+            memory.history(chat.id)
+        assert memory.get(kept.id).text == "kept for good"
+        assert memory.audit.log()[-1].verb == "erase"
+    assert b"ZAUBERWORT" not in b"".join(one.read_bytes() for one in tmp_path.iterdir())
+
+
+def test_what_is_over_by_its_own_time_can_be_destroyed_too(database: str) -> None:
+    clock = FakeClock()
+    with mnemic.open(database, clock=clock) as memory:
+        memory.policies.add("erase expired after 1 day")
+        memory.policies.add("keep 5 days", label="short")
+        gone, held, changed = memory.add(
+            [{"content": str(n), "labels": ["short", *more]} for n, more in enumerate([[], ["case"], []])],
+            user="ana",
+        )
+        memory.policies.add("legal hold", label="case")
+        clock.forward(5 * DAY + HOUR)
+        assert [one.id for one in memory.retention.due() if one.deed == "expire"] == [gone.id, changed.id]
+        assert memory.retention.sweep().expired == 2
+        memory.restore(changed.id, 1)
+        clock.forward(DAY)
+        assert [(one.id, one.deed) for one in memory.retention.due()] == [(gone.id, "erase")]
+        assert memory.retention.sweep().erased == 1
+        assert {cube.id for cube in memory.list(user="ana")} == {held.id, changed.id}
+
+
+def test_what_was_computed_is_over_with_what_it_was_computed_from(database: str) -> None:
+    """By a rule, by a hold and by a grant, not by `expires_at` alone."""
+    clock = FakeClock()
+    with mnemic.open(database, clock=clock) as owner:
+        (raw,) = owner.add("x", user="ana", labels="chat")
+        kept = _computed_from(owner, raw.id)
+        owner.governance.add_principal("bo")
+        owner.governance.grant("bo", "read", user="ana", unless="chat")
+        bo = owner.as_principal("bo")
+
+        def why(memory: mnemic.Memory) -> str | None:
+            with memory._vault.snapshot() as snapshot:
+                return snapshot.why_not_current(kept)
+
+        assert why(owner) is None
+        assert "not there for who asks" in str(why(bo))
+        owner.policies.add("keep 1 day", label="chat")
+        clock.forward(DAY + HOUR)
+        assert "keep 1 day" in str(why(owner))
+        with owner._vault.snapshot() as snapshot, pytest.raises(StaleMemory, match="keep 1 day"):
+            snapshot.require_current(kept)
+        owner.policies.add("legal hold", label="chat")
+        assert why(owner) is None
+
+
+def _computed_from(memory: mnemic.Memory, cube: str) -> str:
+    """A derived cube as `as_kv` stores it, without a model."""
+    vault = memory._vault
+    with vault.snapshot() as snapshot:
+        cited = tuple(snapshot.citations([cube]))
+        scope = snapshot.head(cube).header.scope
+    made = Draft(payload=b"kv", kind=Kind.activation, origin=Origin.derived, sources=cited)
+    (outcome,) = vault.append(scope, [made]).outcomes
+    assert outcome.row is not None
+    return id_text(outcome.row.cube)
+
+
+def test_what_is_used_or_held_after_it_was_listed_is_not_destroyed(tmp_path: Path) -> None:
+    clock = FakeClock()
+    with mnemic.open(tmp_path / "a.db", clock=clock) as memory:
+        memory.policies.add("keep 1 day then erase after 1 day", label="chat")
+        (cube,) = memory.add("x", user="ana", labels="chat")
+        clock.forward(3 * DAY)
+        parts = memory.retention._parts
+
+        def held_meanwhile(deed: str) -> Any:
+            listed = list(parts(deed))
+            if deed == "erase":
+                memory.policies.add("legal hold", label="chat")
+            return listed
+
+        sweeper = memory.retention
+        sweeper._parts = held_meanwhile  # type: ignore[method-assign]
+        assert sweeper.sweep().erased == 0
+        assert memory.restore(cube.id, 1).cubes[0].text == "x"
+
+
 rules = st.sampled_from(
-    [Keep(3 * HOUR), Keep(DAY), WhileUsed(5 * HOUR), Decay(HOUR, 0.2), Archive(HOUR), Hold()]
+    [
+        *(Keep(3 * HOUR), Keep(DAY), WhileUsed(5 * HOUR), Decay(HOUR, 0.2), Archive(HOUR), Hold()),
+        *(Keep(DAY, HOUR), WhileUsed(2 * HOUR, DAY), Decay(HOUR, 0.5, 3 * HOUR), Reclaim(5 * HOUR)),
+    ]
 )
 
 
@@ -315,14 +440,15 @@ def test_the_earliest_end_counts_and_a_hold_counts_most(
 ) -> None:
     policies = [Policy(id=str(n), rule=rule, label=label) for n, (rule, label) in enumerate(chosen)]
     mine = [one.rule for one in policies if one.label is None or one.label in labels]
-    end, _ = end_of(
+    fate = fate_of(
         policies, Scope("t", "ana"), labels, recorded_at=recorded_at, expires_at=expires_at, use=use
     )
     if any(isinstance(rule, Hold) for rule in mine):
-        assert end == NEVER
+        assert (fate.end, fate.gone) == (NEVER, NEVER)
         return
     uses, last = use or Use(0, recorded_at)
     ends = [expires_at] if expires_at is not None else []
+    destroyed = []
     for rule in mine:
         if isinstance(rule, Keep):
             ends.append(recorded_at + rule.span)
@@ -330,7 +456,13 @@ def test_the_earliest_end_counts_and_a_hold_counts_most(
             ends.append(max(recorded_at, last) + rule.span)
         elif isinstance(rule, Decay):
             ends.append(max(recorded_at, last) + int(rule.half_life * np.log2((1 + uses) / rule.floor)))
-    assert end == min(ends, default=NEVER)
+        else:
+            continue
+        if rule.then is not None:
+            destroyed.append(ends[-1] + rule.then)
+    destroyed += [min(ends) + rule.span for rule in mine if isinstance(rule, Reclaim) and ends]
+    assert fate.end == min(ends, default=NEVER)
+    assert fate.gone == min(destroyed, default=NEVER)
 
 
 @settings(max_examples=8)
@@ -355,13 +487,13 @@ def test_many_rows_at_once_end_when_one_would(
         expected = {
             cube.id
             for cube in cubes
-            if end_of(
+            if fate_of(
                 held,
                 cube.header.scope,
                 cube.header.labels,
                 recorded_at=round(cube.header.recorded_at.timestamp() * 1e6),
                 expires_at=None,
-            )[0]
+            ).end
             > clock()
         }
         assert {cube.id for cube in memory.list(user="ana")} == expected

@@ -192,3 +192,15 @@ def test_what_cannot_be_is_refused() -> None:
         layer.router.weight.fill_(torch.nan)
     with pytest.raises(InvalidInput, match="router"):
         layer(x)
+
+
+def test_a_memory_that_fades_begins_by_keeping_most_of_what_it_holds() -> None:
+    """As released: exp(A) · softplus from 0.001 to 1.6 a token, below 0.1 for half of all heads."""
+    for name in ("gated-delta", "mom"):
+        torch.manual_seed(0)
+        layer = make(name, dim=512, heads=256, key_dim=2, value_dim=2)
+        bias = layer.decay.bias if name == "gated-delta" else layer.decay_bias
+        lost = (layer.rate.exp() * torch.nn.functional.softplus(bias)).detach()
+        assert 0.0009 < float(lost.min()) < 0.01
+        assert 0.02 < float(lost.median()) < 0.1
+        assert float(lost.max()) < 1.6

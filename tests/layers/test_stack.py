@@ -155,6 +155,34 @@ def test_the_loss_is_that_of_the_next_token_and_adds_the_routers() -> None:
     assert model_of(["window"]).aux_losses() == {}
 
 
+@torch.no_grad()
+def test_a_memory_stands_beside_every_mlp_and_reads_what_it_reads(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    memory = {"layer": "ultramem", "keys": 5, "topm": 3}
+    config = StackConfig(layers=["window", "linear"], dim=8, vocab_size=31, mlp_ratio=2, memory=memory)
+    model = StackForCausalLM(config).eval()
+    with_it, prompt = model(ids()).logits, ids()
+    assert [one.options.blocks for one in model.slot_memories()] == [2, 2]
+    first, x = model.blocks[0], torch.randn(2, 4, 8)
+    y, _ = first(x, None, None)
+    inner = x + first.layer(first.norm(x))[0]
+    normed = first.mlp_norm(inner)
+    torch.testing.assert_close(y, inner + first.mlp(normed) + first.memory.read(normed))
+    counts = model.parameter_counts()
+    assert counts["total"] - counts["active"] == 2 * (25 - 3) * (1 + 2)
+    # each way to generate, and saving
+    whole = {"attention_mask": torch.ones_like(prompt), "do_sample": False, "max_new_tokens": NEW}
+    assert torch.equal(model.generate(prompt, **whole), cache_free(model, prompt))
+    model.save_pretrained(tmp_path)
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path)
+    assert torch.equal(loaded(ids()).logits, with_it)
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], tensor), name
+    for wrong in ("window", {"layer": "ultramem", "keys": 1}, {"keys": 4}, "nothing"):
+        with pytest.raises(InvalidOption):
+            StackConfig(layers=["window"], dim=8, memory=wrong)
+
+
 def test_tied_weights_are_one_tensor_after_a_reload(tmp_path: Path) -> None:
     torch.manual_seed(0)
     config = StackConfig(layers=["linear"], dim=8, vocab_size=31, tie_word_embeddings=True)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import mnemic
-from language_models import needs_torch, tiny_llama
+from language_models import needs_torch, tiny_gemma, tiny_llama
 from mnemic.cube.errors import (
     IncompatibleMemory,
     InvalidFile,
@@ -518,3 +518,21 @@ def test_mounts_that_are_left_out_of_order_are_an_error_and_leave_nothing(told: 
     inner.__exit__(None, None, None)
     assert state(told.model.model) == before
     assert ids_on(told.model.model) == ()
+
+
+def test_a_model_with_sliding_windows_is_mounted_like_any_other(told: Any) -> None:
+    import torch
+
+    model = tiny_gemma()
+    rounded = told.memory.as_kv(told.ids, model, storage="int8")
+    with told.memory.mount(model, rounded) as mounted:
+        assert mounted.report().label == "int8"
+        assert mounted.report().error.max_logit < 1
+    cube = told.memory.as_kv(told.ids, model)
+    with told.memory.mount(model, cube) as mounted:
+        assert mounted.kv.tokens > 3 * 16
+        ids = torch.tensor([mounted.prompt_ids(ASKED)])
+        options = {"max_new_tokens": 24, "min_new_tokens": 24, "do_sample": False}
+        assert torch.equal(mounted.generate(ids, **options), model.model.generate(ids, **options))
+        beams = {**options, "num_beams": 3}
+        assert torch.equal(mounted.generate(ids, **beams), model.model.generate(ids, **beams))

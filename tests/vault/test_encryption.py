@@ -130,7 +130,7 @@ def test_nothing_can_be_read_in_the_tables_of_a_server(server, key: Path) -> Non
         scope = Scope("default", "mark user", "mark agent", f"mark {i}")
         tell(vault, scope, f"mark {i}", client_id=f"mark {i}", labels=("mark",), name="mark")
     vault.revise(live(vault, scope)[0].id, {"payload": b"mark"}, reason="mark")
-    vault.note_dump([1], "/mark", b"d" * 16, 1)
+    vault.note_dump([1], "/mark")
     clear = open_clear(vault)
     assert "mark" not in everything(clear)
     vault.close()
@@ -148,7 +148,7 @@ def test_no_byte_of_a_memory_is_in_clear_before_or_after_an_erase(
     cubes, markers = fill(vault)
     scope = Scope("default", "secret user", "secret agent", "secret session")
     tell(vault, scope, "x", client_id="secret client", place=None, features={7: b"secret feature"})
-    vault.note_dump([space_of(vault, "ana")], "/secret/place", b"d" * 16, 1)
+    vault.note_dump([space_of(vault, "ana")], "/secret/place")
     assert traces(folder, *markers, b"secret", b"between", b"kept") == set()
     assert len(live(vault, BO)) == 100
     done = erase(vault, [], [space_of(vault, "ana")])

@@ -6,9 +6,11 @@ import multiprocessing
 import os
 import random
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -256,8 +258,8 @@ def test_no_byte_of_what_was_erased_is_in_any_file(tmp_path: Path, whole: bool) 
     assert traces(tmp_path, *markers) == set()
 
 
-def _read_until_told(path: str, started: Any, stop: Any) -> None:
-    vault = open_vault(path)
+def _read_until_told(path: str, key: str | None, started: Any, stop: Any) -> None:
+    vault = open_vault(path, key=key)
     with vault.snapshot() as snapshot:
         assert snapshot.spaces()
         started.set()
@@ -265,13 +267,25 @@ def _read_until_told(path: str, started: Any, stop: Any) -> None:
     vault.close()
 
 
-def test_a_reader_elsewhere_makes_it_pending_and_it_is_finished_later(tmp_path: Path) -> None:
+def sealed_values(path: str) -> set[bytes]:
+    """What stands for ana's texts and key on disk."""
+    with closing(sqlite3.connect(path)) as connection:
+        found = connection.execute("SELECT payload FROM version WHERE space = 1 AND length(payload) < 200")
+        keys = connection.execute("SELECT wrapped_key FROM space WHERE space = 1")
+        return {bytes(value)[-32:] for (value,) in (*found, *keys)}
+
+
+@pytest.mark.parametrize("key", [None, "a passphrase"], ids=["in clear", "encrypted"])
+def test_a_reader_elsewhere_makes_it_pending_and_it_is_finished_later(
+    tmp_path: Path, key: str | None
+) -> None:
     path = str(tmp_path / "v.db")
-    vault = open_vault(path)
+    vault = open_vault(path, key=key)
     _, markers = fill(vault)
+    sealed: set[bytes] = set() if key is None else sealed_values(path)
     context = multiprocessing.get_context("spawn")
     started, stop = context.Event(), context.Event()
-    reader = context.Process(target=_read_until_told, args=(path, started, stop))
+    reader = context.Process(target=_read_until_told, args=(path, key, started, stop))
     reader.start()
     assert started.wait(60)
     done = erase(vault, [], [space_of(vault, "ana")])
@@ -280,11 +294,13 @@ def test_a_reader_elsewhere_makes_it_pending_and_it_is_finished_later(tmp_path: 
     assert "reads an older state" in done.waits_for
     assert [one.finished_at for one in erasures(vault)] == [None]
     assert live(vault, ANA) == []
-    assert traces(tmp_path, *markers), "the bytes are there: it was right to say so"
+    left = traces(tmp_path, *(markers if key is None else sealed))
+    assert left, "the bytes are there: it was right to say so"
+    assert key is None or traces(tmp_path, *markers) == set(), "and nothing of them in clear"
     stop.set()
     reader.join()
     assert finish(vault)[1] is None
-    assert traces(tmp_path, *markers) == set()
+    assert traces(tmp_path, *markers, *sealed) == set()
     assert [one.finished_at is None for one in erasures(vault)] == [False]
     vault.close()
 

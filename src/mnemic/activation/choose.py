@@ -66,22 +66,23 @@ def share_out(mass: Tensor, total: Tensor, *, floor: Tensor, ceiling: Tensor, bu
     """Budgets of the rows of each sequence, in proportion to `mass` (B, H), in multiples of `bucket`.
 
     Heads whose budgets are equal lie in one segment, so rounding saves time in every step. total: (B,) tokens
-    over the rows; floor, ceiling: (B, H). What rounding down leaves goes to the rows that lost most by it, in
-    whole buckets while they fit, and the last of it to one row; the sum is never above `total`.
+    over the rows; floor, ceiling: (B, H), which need be no multiples. What rounding down leaves goes to the
+    rows that lost most by it, in whole buckets (or up to the ceiling) while they fit, and the last of it to
+    one row; the sum is never above `total`.
     """
     share = floor + (total[:, None] - floor.sum(1, keepdim=True)).clamp_min(0) * mass / mass.sum(
         1, keepdim=True
     ).clamp_min(1e-38)
     share = share.clamp_max(ceiling)
-    budgets = ((share // bucket) * bucket).long().maximum(floor.long()).minimum(ceiling.long())
+    budgets = torch.where(share >= ceiling, ceiling, share // bucket * bucket).long()
+    budgets = budgets.maximum(floor.long()).minimum(ceiling.long())
     for _ in range(mass.shape[1]):
         spare = total - budgets.sum(1)
-        want = (share - budgets).masked_fill(
-            (budgets + bucket > ceiling) | (bucket > spare[:, None]), -torch.inf
-        )
+        step = (ceiling - budgets).clamp_max(bucket)
+        want = (share - budgets).masked_fill((step <= 0) | (step > spare[:, None]), -torch.inf)
         row = want.argmax(1, keepdim=True)
         fits = want.gather(1, row) > -torch.inf
-        budgets = budgets.scatter_add(1, row, torch.where(fits, bucket, 0).to(budgets.dtype))
+        budgets = budgets.scatter_add(1, row, torch.where(fits, step.gather(1, row), 0).to(budgets.dtype))
     left = (total - budgets.sum(1)).clamp_min(0)[:, None]
     row = (share - budgets).masked_fill(budgets + left > ceiling, -torch.inf).argmax(1, keepdim=True)
     return budgets.scatter_add(1, row, left).minimum(ceiling.long())

@@ -48,6 +48,7 @@ class KV:
     ids: int32 [tokens], what was read. form: what these ids are a beginning of (FORMS). fingerprint, stack:
     by which model, under which mounts. label: "exact", or how it departs from that, such as "int8" or
     "rotated"; error: by how much, where that was measured. Its tensors are never written to: `cache` copies.
+    Layers with a sliding window have all tokens here too; copies are cut to the window.
     """
 
     ids: torch.Tensor
@@ -139,16 +140,24 @@ class KV:
         return replace(self, label=label, error=error)
 
 
-def check_supported(local: LocalModel) -> None:
-    """Raises UnsupportedModel unless every layer keeps all keys and values: no windows, no recurrent states.
+def check_supported(local: LocalModel, *, windows: bool = True) -> None:
+    """Raises UnsupportedModel unless every layer has keys and values of its own for each token: no shared or
+    latent ones, no recurrent states; without `windows`, no sliding windows either.
 
     Also when positions are turned by frequencies that follow the length: keys read at one length are then
     wrong at another.
     """
-    others = sorted({one for one in layer_types(local.model.config) if one != "full_attention"})
+    known = ("full_attention", "sliding_attention") if windows else ("full_attention",)
+    others = sorted({one for one in layer_types(local.model.config) if one not in known})
+    if others and not windows:
+        raise UnsupportedModel(
+            f"{local.name} has layers of {', '.join(others)}; its KV memories can only be composed exactly "
+            "(how='exact')"
+        )
     if others:
         raise UnsupportedModel(
-            f"{local.name} has layers of {', '.join(others)}; KV memory needs full attention in every layer"
+            f"{local.name} has layers of {', '.join(others)}; KV memory needs full attention in every layer, "
+            "or a sliding window"
         )
     config = local.model.config.get_text_config(decoder=True)
     rope = getattr(config, "rope_parameters", None) or {}
@@ -219,7 +228,7 @@ def prefill(local: LocalModel, ids: Sequence[int], *, form: str = PLAIN) -> KV:
     if not len(ids):
         raise InvalidOption("there is nothing to read: the text is empty")
     local.check_room(len(ids))
-    cache = DynamicCache(config=local.model.config)
+    cache = DynamicCache()  # without the config: layers with a window keep all, for copies cut to the window
     feed = torch.tensor([list(ids)], dtype=torch.long, device=local.model.device)
     with torch.no_grad():
         local.model(input_ids=feed, use_cache=True, logits_to_keep=1, **{cache_keyword(local.model): cache})

@@ -52,7 +52,7 @@ def compose(
         raise InvalidOption(f"ratio={ratio!r:.80} must be above 0 and at most 1")
     if not memories:
         raise InvalidOption("there is nothing to compose: name at least one KV memory")
-    check_supported(local)
+    check_supported(local, windows=how == "exact" or len(memories) == 1)
     first = memories[0]
     if len(memories) == 1:
         return first

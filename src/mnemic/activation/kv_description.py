@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Self
 
+from mnemic.activation.payload import read, said
 from mnemic.cube.errors import InvalidOption
-from mnemic.cube.model import Kind, MemCube
+from mnemic.cube.model import MemCube
 
 FORMAT: Final = "mnemic-kv-1"
 
@@ -30,21 +30,13 @@ class Description:
     title: str | None = None
 
     def payload(self) -> bytes:
-        return json.dumps({"format": FORMAT, **asdict(self)}, sort_keys=True, ensure_ascii=False).encode()
+        return said(FORMAT, asdict(self))
 
     @classmethod
     def of(cls, cube: MemCube) -> Self:
         """Raises InvalidOption unless the cube is a KV."""
         advice = "`mnemic kv list` shows those that are; `mnemic kv build` makes one from texts"
-        if cube.kind is not Kind.activation:
-            raise InvalidOption(f"cube {cube.id} is {cube.kind.name}, not a KV memory; {advice}")
-        try:
-            told = json.loads(cube.payload)
-            if told.pop("format") != FORMAT:
-                raise ValueError(f"its format is not {FORMAT}")
-            return cls(**told)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise InvalidOption(f"cube {cube.id} is not a KV memory ({error}); {advice}") from error
+        return read(cube, cls, FORMAT, what="a KV memory", advice=advice)
 
 
 def is_kv(cube: MemCube) -> bool:

@@ -16,6 +16,7 @@ POLICIES: Final[dict[str, str]] = {
     "random": "mnemic.activation.random_eviction:RandomEviction",
     "lazy": "mnemic.activation.lazy:LazyEviction",
     "taskkv": "mnemic.activation.taskkv:TaskKV",
+    "kvzip": "mnemic.activation.kvzip:KVzip",
 }
 
 

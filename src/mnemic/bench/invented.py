@@ -70,6 +70,53 @@ OTHER_WORDS: Final[Mapping[str, tuple[str, str, str]]] = {
     ),
     "my dog": ("My dog is called {a}.", "My dog died. We have a new one, {b}.", "What is my dog called?"),
 }
+# A second set of other words, written before any rule for them: those rules read AT_FIRST of them.
+MORE_WORDS: Final[Mapping[str, tuple[str, str, str]]] = {
+    "relocated": ("I'm based in {a}.", "I've relocated to {b}.", "Where am I based?"),
+    "home now": ("I live in {a}.", "{b} is my home now.", "Where do I live?"),
+    "the move": ("I live in {a}.", "We finally made the move to {b}.", "Where do I live?"),
+    "a flat": ("I live in {a}.", "I bought a flat in {b} and moved in on Monday.", "Where do I live?"),
+    "left for": ("I work at {a}.", "I left {a} for {b}.", "Where do I work?"),
+    "new employer": ("I work at {a}.", "My new employer is {b}.", "Where do I work?"),
+    "was hired": ("{p} works for {a}.", "{p} was hired by {b}.", "Where does {p} work?"),
+    "hired": ("{p} works at {a}.", "{b} hired {p} last month.", "Where does {p} work?"),
+    "succeeded": (
+        "The mayor of {e} is {a}.",
+        "{b} succeeded {a} as mayor of {e}.",
+        "Who is the mayor of {e}?",
+    ),
+    "replaced": (
+        *("The president of {e} is {a}.", "{b} replaced {a} as president of {e}."),
+        "Who is the president of {e}?",
+    ),
+    "headquarters": (
+        *("The headquarters of {e} is located in {a}.", "{e} moved its headquarters to {b}."),
+        "Where is the headquarters of {e}?",
+    ),
+    "acquired": ("{e} is owned by {a}.", "{b} acquired {e}.", "Who owns {e}?"),
+    "sold": ("{e} is owned by {a}.", "{a} sold {e} to {b}.", "Who owns {e}?"),
+    "changed email": (
+        *("My email is {x}@a.org", "I changed my email to {x}@b.org"),
+        "What is my email address?",
+    ),
+    "new number": (
+        *("My phone number is 555 {n}.", "I have a new number: 555 {m}."),
+        "What is my phone number?",
+    ),
+    "married again": ("I'm married to {a}.", "I got divorced and married {b}.", "Who am I married to?"),
+    "boss": ("My boss is {a}.", "{b} is my boss now.", "Who is my boss?"),
+    "doctors": ("My doctor is {a}.", "I switched doctors; my new one is {b}.", "Who is my doctor?"),
+    "appointment": (
+        *("My dentist appointment is on Tuesday.", "The dentist moved my appointment to Friday."),
+        "When is my dentist appointment?",
+    ),
+    "colour": (
+        *("My favourite colour is {c}.", "My favourite colour changed to teal."),
+        "What is my favourite colour?",
+    ),
+    "left and settled": ("{p} lives in {a}.", "{p} left {a} and settled in {b}.", "Where does {p} live?"),
+    "school": ("My son's school is {a}.", "My son switched to {b}.", "Which school does my son go to?"),
+}
 # Statements that leave each other alone: what was said first, and then.
 COMPATIBLE: Final[Mapping[str, tuple[str, str]]] = {
     "another person's home": ("{p} lives in {a}.", "{q} lives in {b}."),
@@ -108,6 +155,16 @@ COMPATIBLE: Final[Mapping[str, tuple[str, str]]] = {
     "a date": ("I'm married to {p}.", "I had dinner with {q} yesterday."),
     "another's partner": ("{p} is married to {a}.", "{q} is married to {b}."),
     "an age of another": ("I'm {i} years old.", "My sister is {j} years old."),
+    "an office elsewhere": ("The mayor of {a} is {p}.", "{q} succeeded {p} as captain of {e}."),
+    "a sale of a part": ("{e} is owned by {a}.", "{a} sold its shop to {b}."),
+    "a flat for others": ("I live in {a}.", "I bought a flat in {b} and let it to students."),
+    "a hire of another": ("{p} works at {a}.", "{b} hired {q}."),
+    "a home of another": ("I live in {a}.", "{b} is her home now."),
+    "a journey": ("I live in {a}.", "We packed everything and drove to {b}."),
+    "a number of another": ("My phone number is 555 {n}.", "{p} has a new number: 555 {m}."),
+    "a wish for a home": ("I live in {a}.", "I wish {b} were my home now."),
+    "a boss of another": ("My boss is {p}.", "{q} is her boss now."),
+    "a talk of a change": ("My email is {x}@a.org", "I never changed my email to {x}@b.org"),
 }
 _COLOURS: Final = ("red", "blue", "green", "dark blue", "yellow")
 _FOODS: Final = ("soup", "rice", "bread", "plums", "stew")

@@ -14,6 +14,7 @@ from mnemic.cube.errors import InvalidOption
 SYSTEMS: Final = {
     "mnemic": "mnemic.bench.ours:Mnemic",
     "mnemic-minilm": "mnemic.bench.ours:MnemicMiniLM",
+    "mnemic-chunks": "mnemic.bench.chunked:MnemicChunks",
     "bm25": "mnemic.bench.baselines:BM25",
     "dense-static": "mnemic.bench.baselines:DenseStatic",
     "dense-minilm": "mnemic.bench.baselines:DenseMiniLM",

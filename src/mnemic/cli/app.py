@@ -10,10 +10,15 @@ from typer.core import TyperGroup
 from mnemic.cli import (
     asking,
     bench,
+    bench_chunks,
+    bench_hcam,
+    bench_hybrid,
     bench_kv_cubes,
     bench_layers,
     bench_parametric,
+    bench_qfwp,
     bench_titans,
+    bench_ultramem,
     carrying,
     changing,
     chat,
@@ -27,6 +32,7 @@ from mnemic.cli import (
     looking,
     memory,
     telling,
+    training,
 )
 from mnemic.cli.ending import USAGE, code_of, debugging
 from mnemic.cli.opening import act_as
@@ -109,8 +115,14 @@ for group in GROUPS:
 bench.app.command()(bench_layers.layers)
 bench.app.command()(bench_titans.titans)
 bench.app.command()(bench_parametric.parametric)
+bench.app.command()(bench_ultramem.ultramem)
+bench.app.command()(bench_hybrid.hybrid)
+bench.app.command()(bench_hcam.hcam)
+bench.app.command()(bench_chunks.chunks)
+bench.app.command()(bench_qfwp.qfwp)
 bench.app.command("kv-cubes")(bench_kv_cubes.kv_cubes)
 app.add_typer(kv.app, name="kv")
 app.add_typer(memory.app, name="memory")
 app.add_typer(keys.app, name="key")
+app.add_typer(training.app, name="train")
 app.add_typer(bench.app, name="bench")

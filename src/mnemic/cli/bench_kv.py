@@ -23,7 +23,7 @@ app = typer.Typer(
     help="Measure cache policies: quality, rhythm, heads, speed. Needs [torch].",
 )
 
-Model = Annotated[Path, typer.Option("--model", help="The folder of a transformers model.")]
+Model = Annotated[str, typer.Option("--model", help="smollm2, or the folder of a transformers model.")]
 Data = Annotated[
     Path | None,
     typer.Option(
@@ -48,27 +48,29 @@ Budgets = Annotated[
 
 @app.command()
 def quality(
-    model: Model,
+    model: Model = "smollm2",
     data: Data = None,
     family: Annotated[list[str] | None, typer.Option("--family", help="Only these, repeatable.")] = None,
     budget: Budgets = None,
     items: Items = 8,
     length: Length = 512,
     kvpress: Annotated[
-        Path | None, typer.Option(help="Folder that kvpress_run.py wrote its results to.")
+        Path | None,
+        typer.Option(help="The Python of kvpress's own environment: its presses run on the same items."),
     ] = None,
     out: Out = Path("bench-results"),
     as_json: Json = False,
 ) -> None:
     """Every policy at equal budgets: needles, update streams, re-reading, dialogues, reasoning, perplexity.
 
-    Writes items.json (for kvpress, in its own environment), kv.jsonl, kv.json, kv.md and kv.svg to --out.
+    Writes items.json, kv.jsonl, kv.json, kv.md and kv.svg to --out, and kvpress's results to its kvpress.
+    With --kvpress both environments' logits must agree first. docs/bench.md says how to make the other one.
 
-    mnemic bench kv quality --model DIR --data DIR --items 8 --length 512
+    mnemic bench kv quality --data DIR --items 8 --length 512 --kvpress /venvs/kvpress/bin/python
     """
-    from mnemic.bench.kv.agree import agreement
     from mnemic.bench.kv.items import FAMILIES, Sources, make_items, write_items
     from mnemic.bench.kv.measure import measure
+    from mnemic.bench.kv.peer import run_kvpress
     from mnemic.bench.kv.report import markdown, quality_svg, summarise
 
     local, encode = _model(model)
@@ -78,15 +80,13 @@ def quality(
     out.mkdir(parents=True, exist_ok=True)
     write_items(chosen, out / "items.json")
     shares = budget or [0.5, 0.25]
-    with _progress(len(chosen)) as report:
-        rows = measure(local, chosen, shares, out / "kv.jsonl", report)
     peers: list[dict[str, Any]] = []
     notes = [f"{items} items of each family, prompts of about {length} tokens, {_machine()}."]
-    if kvpress is not None:
-        agreed, note = agreement(local, chosen, kvpress)
-        notes.append(note)
-        if agreed:
-            peers = [json.loads(line) for line in (kvpress / "kvpress.jsonl").read_text().splitlines()]
+    with _progress(len(chosen) * (1 if kvpress is None else 2)) as report:
+        rows = measure(local, chosen, shares, out / "kv.jsonl", report)
+        if kvpress is not None:
+            peer = run_kvpress(kvpress, local, chosen, out, shares, report)
+            notes, peers = notes + peer.notes, peer.rows
     found = summarise(rows, peers)
     (out / "kv.svg").write_text(quality_svg(found))
     _leave(out, "kv", found, markdown(found, command=_command("quality"), notes=notes), as_json)
@@ -112,7 +112,7 @@ def rhythm(
 
 @app.command()
 def reasoning(
-    model: Model,
+    model: Model = "smollm2",
     data: Data = None,
     items: Items = 4,
     prompts: Annotated[int, typer.Option(min=1, help="GSM8K prompts to generate from.")] = 20,
@@ -122,7 +122,7 @@ def reasoning(
 ) -> None:
     """LazyEviction on real attention: the mass that each policy retains on MATH-500, and whole generations.
 
-    mnemic bench kv reasoning --model DIR --data DIR --items 4
+    mnemic bench kv reasoning --data DIR --items 4
     """
     from mnemic.bench.kv.items import Sources, make_items
     from mnemic.bench.kv.reasoning import end_to_end, retained_mass
@@ -146,7 +146,7 @@ def reasoning(
 
 @app.command()
 def heads(
-    model: Model,
+    model: Model = "smollm2",
     data: Data = None,
     items: Items = 6,
     length: Length = 400,
@@ -157,7 +157,7 @@ def heads(
 
     Writes kv-heads.svg too: how often each head kept everything.
 
-    mnemic bench kv heads --model DIR --data DIR --items 6
+    mnemic bench kv heads --data DIR --items 6
     """
     from mnemic.bench.kv.heads import families, reread, task_dependence
     from mnemic.bench.kv.plot import map_svg
@@ -178,7 +178,7 @@ def heads(
 
 @app.command()
 def speed(
-    model: Model,
+    model: Model = "smollm2",
     length: Annotated[
         list[int] | None, typer.Option("--length", help="Repeatable. Default: 2048, 8192.")
     ] = None,
@@ -190,7 +190,7 @@ def speed(
 ) -> None:
     """Tokens a second of decoding against the stock cache, in alternating rounds.
 
-    mnemic bench kv speed --model DIR --length 2048 --length 8192
+    mnemic bench kv speed --length 2048 --length 8192
     """
     from mnemic.bench.kv.plot import Line, lines_svg
     from mnemic.bench.kv.speed import decode
@@ -210,22 +210,12 @@ def speed(
     )
 
 
-def _model(spec: Path, dtype: str = "float32") -> tuple[Any, Callable[[str], list[int]]]:
+def _model(spec: str, dtype: str = "float32") -> tuple[Any, Callable[[str], list[int]]]:
     """A model and its tokenizer's encoding, from files alone."""
-    from mnemic.cube.checks import require_extra
-    from mnemic.cube.errors import InvalidOption
+    from mnemic.models.registry import load_model
 
-    if not (spec / "config.json").is_file():
-        raise InvalidOption(
-            f"--model {spec} is not the folder of a transformers model: it has no config.json"
-        )
-    torch, transformers = require_extra("torch", extra="torch"), require_extra("transformers", extra="torch")
-    if dtype not in ("float32", "bfloat16"):
-        raise InvalidOption(f"--dtype must be float32 or bfloat16, got {dtype!r:.80}")
-    options = {"local_files_only": True, "trust_remote_code": False}
-    tokenizer = transformers.AutoTokenizer.from_pretrained(spec, **options)
-    model = transformers.AutoModelForCausalLM.from_pretrained(spec, dtype=getattr(torch, dtype), **options)
-    return model.eval(), lambda text: list(tokenizer.encode(text, add_special_tokens=False))
+    local = load_model(spec, dtype=dtype)
+    return local.model, local.encode
 
 
 def _folder(data: Path | None) -> Path:
@@ -266,11 +256,11 @@ def _leave(out: Path, name: str, found: dict[str, Any], text: str, as_json: bool
 def _command(name: str) -> str:
     """The command as it was given, without where its files lie."""
     words = iter(sys.argv[sys.argv.index(name) + 1 :] if name in sys.argv else [])
-    kept = []
+    places, kept = {"--model": "MODEL", "--data": "DIR", "--out": "", "--kvpress": "PYTHON"}, []
     for word in words:
-        if word in ("--model", "--data", "--out", "--kvpress"):
+        if word in places:
             next(words, None)
-            kept += [] if word == "--out" else [word, "DIR"]
+            kept += [] if word == "--out" else [word, places[word]]
         elif word != "--json":
             kept.append(word)
     return " ".join(["mnemic bench kv", name, *map(shlex.quote, kept)])

@@ -40,8 +40,9 @@ def layers(
 ) -> None:
     """Train every memory layer on recall tasks: what is remembered, in how many bytes of state.
 
-    Experiments: small, curve, rapid-naming, re-binding, beyond-window, forgetting, ordered, needle. Every run
-    is kept as soon as it ends. Writes layers-runs.json, layers.md, layers.svg to --out. Needs mnemic[torch].
+    Experiments: small, dial (as the papers' specifications want them); curve, rapid-naming, re-binding,
+    beyond-window, forgetting, ordered, needle. Every run is kept as soon as it ends. Writes layers-runs.json,
+    layers.md, layers.svg to --out. Needs mnemic[torch].
 
     Examples:
 
@@ -56,6 +57,7 @@ def layers(
     require_extra("transformers", extra="torch")
     from mnemic.bench.facts import machine, versions
     from mnemic.bench.layers.acceptance import demands
+    from mnemic.bench.layers.claims import claims
     from mnemic.bench.layers.suite import experiments, held, perform_all, runs
     from mnemic.bench.layers.tables import curve, markdown
 
@@ -78,7 +80,8 @@ def layers(
     )
     command += " --report-only" if report_only else ""
     found = demands(mine)
-    text = markdown(chosen, mine, found, command, {"machine": machine(), "versions": versions()})
+    about = {"machine": machine(), "versions": versions()}
+    text = markdown(chosen, mine, found, command, about, claims(mine))
     (out / "layers.md").write_text(text)
     for one in chosen:
         if one.name == "curve":

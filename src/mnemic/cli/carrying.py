@@ -39,16 +39,29 @@ def dump(
     session: o.Session = None,
     everyone: o.Everyone = False,
     where: o.Where = None,
+    redact: Annotated[
+        str | None,
+        typer.Option(
+            "--redact",
+            metavar="KINDS",
+            help="To share it: only what is live, without history, ids and these: email, phone, card, iban, "
+            "key, all, NAME=REGEX.",
+            show_default=False,
+        ),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace FILE if it exists.")] = False,
     as_json: o.Json = False,
 ) -> None:
     """Write a memory, or a part of it, to one file, with its full history. Other vaults load or merge it.
 
-    The file is not encrypted, also where the vault is. `mnemic erase` names the dumps it knows of.
+    What is over by its time or a rule stays behind. The file is not encrypted, also where the vault is.
+    `mnemic erase` names the dumps it knows of.
     """
     who = Who(user=user, agent=agent, session=session, everyone=everyone)
     with Place(vault=vault, tenant=tenant).open(reading=True) as memory, Bar("dumping", "versions") as bar:
-        done = memory.dump(file, **who.reads(), where=read_where(where), overwrite=force, progress=bar)
+        done = memory.dump(
+            file, **who.reads(), where=read_where(where), redact=redact, overwrite=force, progress=bar
+        )
     if as_json:
         print_json(done)
     else:

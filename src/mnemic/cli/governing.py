@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from mnemic.governance.policy import Grant
+    from mnemic.governance.sweep import Due
     from mnemic.memory import Memory
 
 Label = Annotated[
@@ -229,8 +230,9 @@ def policy_add(
 ) -> None:
     """Put a rule in force, for all processes at once.
 
-    keep 30 days · keep while used 30 days · decay half-life 7 days below 0.1 · archive after 90 days ·
-    legal hold · redact email, phone, card, iban, key · redact badge=EMP-[0-9]{6}
+    keep 30 days · keep 30 days then erase after 7 days · keep while used 30 days ·
+    decay half-life 7 days below 0.1 · erase expired after 30 days · archive after 90 days · legal hold ·
+    redact email, phone, card, iban, key · redact badge=EMP-[0-9]{6}
     """
     reach = _reach(user, agent, session)
     with Place(vault=vault, tenant=tenant).open(reading=True) as memory:
@@ -286,21 +288,30 @@ def retention_due(
     if as_json:
         print_json(found)
         return
-    rows = [
-        (minute(one.at), "over" if one.over else "due", one.rule, one.scope.user or "", ending(one.id))
-        for one in found
-    ]
+    rows = [(minute(one.at), _said_of(one), one.rule, one.scope.user or "", ending(one.id)) for one in found]
     _table(("when", "", "by the rule", "user", "id"), rows, "nothing is due")
 
 
+def _said_of(due: Due) -> str:
+    if due.deed == "erase":
+        return "to be destroyed" if due.over else "destroyed then"
+    return "over" if due.over else "due"
+
+
 def retention_sweep(vault: o.Vault = None, tenant: o.Tenant = "default", as_json: o.Json = False) -> None:
-    """Take out what is over, and archive what lay idle. Nothing waits for it: what is over is not served."""
+    """Take out what is over, destroy what a rule says is to be, archive what lay idle.
+
+    Nothing waits for it: what is over is not served. `mnemic retention due` lists it beforehand.
+    """
     with Place(vault=vault, tenant=tenant).open(reading=True) as memory:
         done = memory.retention.sweep()
     if as_json:
         print_json(done)
     else:
-        console().print(f"taken out {done.expired:,}, archived {done.archived:,}")
+        destroyed = f", destroyed {done.erased:,}" if done.erased else ""
+        console().print(f"taken out {done.expired:,}, archived {done.archived:,}{destroyed}")
+        if done.waits_for:
+            note(f"bytes are still on disk until they let go: {done.waits_for}; then: mnemic erase --finish")
 
 
 # --- audit

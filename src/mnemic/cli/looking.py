@@ -1,4 +1,4 @@
-"""Commands that look: list, show, history, stats, where."""
+"""Commands that look: list, show, reveal, history, stats, where."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 def register(app: typer.Typer) -> None:
     app.command("list", epilog="Example:  mnemic list --user ana --limit 20")(list_)
     app.command("show", epilog="Example:  mnemic show 3f9a01bc")(show)
+    app.command("reveal", epilog="Example:  mnemic reveal 3f9a01bc")(reveal)
     app.command("history", epilog="Example:  mnemic history 3f9a01bc")(history)
     app.command("stats", epilog="Example:  mnemic stats ana.db")(stats)
     app.command("where", epilog='Example:  cp "$(mnemic where)" backup.db')(where_)
@@ -91,6 +92,30 @@ def show(
         return
     _print_facts(_facts(found.cube, len(found.history), found.used_by))
     write_text("\n" + (found.cube.text if not found.cube.deleted else found.history[-2].text))
+
+
+def reveal(
+    id: o.Id,
+    vault: o.Vault = None,
+    tenant: o.Tenant = "default",
+    version: Annotated[
+        int | None, typer.Option("--version", min=1, help="1 is the first; default: the last.")
+    ] = None,
+    as_json: o.Json = False,
+) -> None:
+    """Show a text with what a rule such as "seal card" took out of it. The audit log has it.
+
+    For the owner and who was granted `reveal`. What "redact …" takes out is kept nowhere.
+    """
+    from mnemic.upkeep import full_id
+
+    with Place(vault=vault, tenant=tenant).open(reading=True) as memory:
+        cube = full_id(memory, id)
+        text = memory.reveal(cube, version=version)
+    if as_json:
+        print_json({"id": cube, "text": text})
+    else:
+        write_text(text)
 
 
 def history(

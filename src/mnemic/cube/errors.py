@@ -36,6 +36,7 @@ MnemicError
 │   └── NetworkFileSystem     SQLite is not safe there
 ├── EmbedderMismatch          the vault's vectors come from another embedder
 ├── ModelError                an embedder or language model failed or answered badly
+│   └── UnusableAnswer        it answered, and not in the form that was asked for
 ├── MemoryDivergedError       a memory that learns while it reads went wrong; it brings back a good state
 ├── NotLearned                a trained memory failed its tests and was not stored; it brings their report
 ├── ModelBusy                 another thread has memories mounted on this model
@@ -205,6 +206,10 @@ class EmbedderMismatch(MnemicError):
 
 class ModelError(MnemicError):
     """An embedder or language model failed or answered badly."""
+
+
+class UnusableAnswer(ModelError):
+    """A model answered, and not in the form that was asked for."""
 
 
 class MemoryDivergedError(MnemicError, ArithmeticError):

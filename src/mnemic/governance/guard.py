@@ -39,7 +39,7 @@ from mnemic.governance.policy import (
     rules_over,
 )
 from mnemic.governance.redaction import Detector, Redaction, of_detectors
-from mnemic.governance.retention import GRACE, end_of
+from mnemic.governance.retention import GRACE, Fate, Policy, fate_of
 from mnemic.governance.rules import FREE, Rules, read_rules
 from mnemic.vault import governing, reading
 from mnemic.vault.codec import Draft, Stored, mac, stored
@@ -151,25 +151,37 @@ class Guard:
             raise denied(seen.access, Right.read, f"all of {reach}", self._target(reach.to_json()))
 
     def require_unheld(self, cubes: Iterable[str], spaces: Iterable[int]) -> None:
-        """Raises LegalHold where one is on any of these cubes, or on anything in these spaces. O(cubes)."""
+        """Raises LegalHold where one is on any of these cubes, on anything in these spaces, or on their user.
+
+        Deleted or not. O(cubes).
+        """
         with self.vault.database.read() as transaction:
             holds = self.sight(transaction).rules.holds
             if not holds:
                 return
+            rows = [
+                transaction.row(reading.user_of_space, {"t": self.vault.tenant, "s": one}) for one in spaces
+            ]
+            named = {bytes(row[0]).decode() for row in rows if row is not None and row[0] is not None}
             wanted = [self.vault._head(transaction, cube) for cube in cubes]
             for space in spaces:
-                wanted += [(space, one) for one in self._live(transaction, space)]
-            for space, row in wanted:
-                names = self.vault._scope_names(transaction, space, row.scope)
-                said = self._last_said(transaction, row) if row.deleted else row
-                if any(hold.covers(names, labels_of(said.header)) for hold in holds):
-                    raise LegalHold(
-                        "a legal hold is on some of it, so it may not be erased; see: mnemic policy list"
-                    )
+                wanted += [(space, one) for one in self._heads_in(transaction, space)]
+            if any(hold.reach.user in named for hold in holds) or any(
+                self._is_held(transaction, holds, space, row) for space, row in wanted
+            ):
+                raise LegalHold(
+                    "a legal hold is on some of it, so it may not be erased; see: mnemic policy list"
+                )
 
-    def _live(self, transaction: Transaction, space: int) -> Iterator[Stored]:
+    def _is_held(self, transaction: Transaction, holds: Sequence[Policy], space: int, row: Stored) -> bool:
+        names = self.vault._scope_names(transaction, space, row.scope)
+        said = self.last_said(transaction, row)
+        return any(hold.covers(names, labels_of(said.header)) for hold in holds)
+
+    def _heads_in(self, transaction: Transaction, space: int) -> Iterator[Stored]:
+        """The heads of a space, deleted ones too."""
         params = {"t": self.vault.tenant, "s": space, "seq": 0, "n": 1000}
-        while rows := transaction.rows(reading.stored_after, params):
+        while rows := transaction.rows(reading.heads_after, params):
             yield from map(stored, rows)
             params = {**params, "seq": rows[-1][0]}
 
@@ -197,24 +209,36 @@ class Guard:
                         "a legal hold is on it, so it may not be deleted; see: mnemic policy list"
                     )
 
+    def admit(self, transaction: Transaction) -> None:
+        """Raises AccessDenied for a stranger and who was disabled. O(1)."""
+        self.sight(transaction)
+
     def look(self, transaction: Transaction, scope: Scope, row: Stored) -> bool:
         """Is it there to be seen? Raises Expired to who may see it. O(versions it was made from)."""
         seen = self.sight(transaction)
         if not self._may_see(transaction, seen, scope, row):
             return False
+        said = self.last_said(transaction, row)
+        fate = self.fate(transaction, scope, said)
         if row.deleted and row.state == State.expired:
-            raise _expired(f"cube {id_text(row.cube)} has expired", row.recorded_at, seen.now)
-        said = self._last_said(transaction, row) if row.deleted else row
-        end, why = self._end(transaction, seen, scope, said)
-        if end <= seen.now:
-            until = f"{to_datetime(end):%Y-%m-%d %H:%M}"
-            raise _expired(f"cube {id_text(row.cube)} was kept until {until} ({why})", end, seen.now)
+            raise _expired(f"cube {id_text(row.cube)} has expired", row.recorded_at, fate.gone, seen.now)
+        if fate.end <= seen.now:
+            until = f"{to_datetime(fate.end):%Y-%m-%d %H:%M}"
+            what = f"cube {id_text(row.cube)} was kept until {until} ({fate.why})"
+            raise _expired(what, fate.end, fate.gone, seen.now)
         return row.origin != Origin.derived or self._sources_stand(transaction, row)
 
     def reads(self, transaction: Transaction, scope: Scope, row: Stored) -> bool:
         """May this version be read, whatever became of the cube?"""
         seen = self.sight(transaction)
         return check(seen.access, Right.read, scope, labels_of(row.header), now=seen.now)
+
+    def require_reveal(self, transaction: Transaction, scope: Scope, row: Stored) -> None:
+        """Raises AccessDenied for who may not see what was sealed out of this version, or may not read it."""
+        seen, labels = self.sight(transaction), labels_of(row.header)
+        for right in (Right.read, Right.reveal):
+            if not check(seen.access, right, scope, labels, now=seen.now):
+                raise denied(seen.access, right, "it", row.cube)
 
     def _may_write(
         self,
@@ -245,17 +269,11 @@ class Guard:
                 return False
         return True
 
-    def _end(self, transaction: Transaction, seen: Sight, scope: Scope, row: Stored) -> tuple[int, str]:
-        counts = seen.rules.counts_uses
-        return end_of(
-            seen.rules.policies,
-            scope,
-            labels_of(row.header),
-            recorded_at=row.recorded_at,
-            expires_at=row.expires_at,
-            use=governing.use_of(transaction, self.vault.tenant, row.cube) if counts else None,
-            frozen=is_frozen(row.header),
-        )
+    def fate(self, transaction: Transaction, scope: Scope, row: Stored) -> Fate:
+        """When a version's time is over, and when it is destroyed, by the rules of this transaction."""
+        rules = self.sight(transaction).rules
+        use = governing.use_of(transaction, self.vault.tenant, row.cube) if rules.counts_uses else None
+        return fate_in(rules, scope, row, use)
 
     def _sources_stand(self, transaction: Transaction, row: Stored) -> bool:
         """What was made from something is seen by who sees that, as long as it is there."""
@@ -278,8 +296,9 @@ class Guard:
         rows = transaction.rows_in(reading.histories_of, {"t": self.vault.tenant}, [row.cube])
         return [one for one in (stored(found[1:]) for found in rows) if not one.deleted]
 
-    def _last_said(self, transaction: Transaction, row: Stored) -> Stored:
-        return (self._said(transaction, row) or [row])[-1]
+    def last_said(self, transaction: Transaction, row: Stored) -> Stored:
+        """A head, or of a deleted cube the last version that said something. O(1), O(versions)."""
+        return (self._said(transaction, row) or [row])[-1] if row.deleted else row
 
     def _target(self, *names: str | None) -> bytes:
         """An opaque id of what was asked for."""
@@ -385,8 +404,21 @@ def is_frozen(header: bytes) -> bool:
     return b'"frozen":true' in header and bool(json.loads(header).get("frozen"))
 
 
-def _expired(what: str, end: int, now: int) -> Expired:
-    facts = Facts(now=now, reclaim_at=end + GRACE)
+def fate_in(rules: Rules, scope: Scope, row: Stored, use: Use | None) -> Fate:
+    """What becomes of a version that is the last to say something."""
+    return fate_of(
+        rules.policies,
+        scope,
+        labels_of(row.header),
+        recorded_at=row.recorded_at,
+        expires_at=row.expires_at,
+        use=use,
+        frozen=is_frozen(row.header),
+    )
+
+
+def _expired(what: str, end: int, gone: int, now: int) -> Expired:
+    facts = Facts(now=now, reclaim_at=min(end + GRACE, gone))
     restorable = follow(State.expired, Event.restore, facts) is not None
     how = "; restore(id, version) brings it back" if restorable else ""
     return Expired(f"{what} and is not served any more{how}", restorable=restorable)

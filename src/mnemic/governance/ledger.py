@@ -82,22 +82,8 @@ class AuditLog:
         self._guard.require_admin("verify the audit log")
         outside = None if head is None else _read_head(head)
         self._guard.flush()
-        tenant = self._guard.vault.tenant
         with self._guard.vault.database.read() as transaction:
-            kept = self._head(transaction)
-            problems, last = [], Head(0, audit.genesis(tenant))
-            seen_outside = outside is None or outside == last
-            for line in _lines(transaction, tenant):
-                if problem := _misfit(last, line):
-                    problems.append(problem)
-                last = Head(line.n, line.hash)
-                seen_outside = seen_outside or last == outside
-        if last != kept:
-            problems.append(f"the chain ends at {_said(last)}, the vault's record says {_said(kept)}")
-        if not seen_outside and outside is not None:
-            cut = "the tail was cut" if outside.n > last.n else "the chain was made anew"
-            problems.append(f"row {_said(outside)}, which you kept, is not in the chain: {cut}")
-        return Verdict(rows=last.n, problems=tuple(problems), head=_said(last))
+            return verified(transaction, self._guard.vault.tenant, self._head(transaction), outside)
 
     @governed
     def log(
@@ -146,6 +132,23 @@ class AuditLog:
                 "there is no audit log yet; begin one with mem.audit.start() or `mnemic audit start`"
             )
         return found
+
+
+def verified(transaction: Transaction, tenant: str, kept: Head, outside: Head | None = None) -> Verdict:
+    """The whole chain against where the vault says it ends, and a head that was kept elsewhere. O(rows)."""
+    problems, last = [], Head(0, audit.genesis(tenant))
+    seen_outside = outside is None or outside == last
+    for line in _lines(transaction, tenant):
+        if problem := _misfit(last, line):
+            problems.append(problem)
+        last = Head(line.n, line.hash)
+        seen_outside = seen_outside or last == outside
+    if last != kept:
+        problems.append(f"the chain ends at {_said(last)}, the vault's record says {_said(kept)}")
+    if not seen_outside and outside is not None:
+        cut = "the tail was cut" if outside.n > last.n else "the chain was made anew"
+        problems.append(f"row {_said(outside)}, which you kept, is not in the chain: {cut}")
+    return Verdict(rows=last.n, problems=tuple(problems), head=_said(last))
 
 
 def _lines(transaction: Transaction, tenant: str) -> Iterator[Line]:

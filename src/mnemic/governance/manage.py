@@ -94,9 +94,9 @@ class Governance:
     ) -> Grant:
         """Give somebody rights on scopes: a field left out is any, None only "unset".
 
-        principal: a name, or "everyone". rights: read, write, admin, or a role: reader, contributor, editor,
-        owner, auditor. label: only on what bears it; unless: not on what bears it. Whoever is admin of a
-        scope may share it; raises AccessDenied for others, InvalidOption, NotFound.
+        principal: a name, or "everyone". rights: read, write, admin, reveal, or a role: reader, contributor,
+        editor, owner, auditor. label: only on what bears it; unless: not on what bears it. Whoever is admin
+        of a scope may share it; raises AccessDenied for others, InvalidOption, NotFound.
         """
         reach = _reach(user, agent, session)
         given = read_rights(rights)
@@ -178,6 +178,8 @@ class Policies:
         reach = _reach(user, agent, session)
         (raw,) = new_ids(1)
         policy = make_policy(id_text(raw), str(rule), reach, _label(label))
+        if isinstance(policy, RedactionPolicy) and policy.redaction.sealed:
+            _require_seals(self._guard)
 
         def make(transaction: Transaction, rules: Rules) -> tuple[bytes, Policy | RedactionPolicy]:  # noqa: ARG001
             row = {
@@ -240,6 +242,14 @@ def _change(
         target, made = make(transaction, rules)
         transaction.deeds.append(Deed(verb, target))
     return made
+
+
+def _require_seals(guard: Guard) -> None:
+    if guard.vault.database.sealing is None:
+        raise InvalidOption(
+            "what is taken out can be sealed only in a vault that was made with a key; use 'redact …' here, "
+            "which keeps it nowhere"
+        )
 
 
 def _rules_over(seen: Sight, reach: Reach) -> bool:

@@ -19,11 +19,15 @@ KINDS: Final = ("user", "agent", "service")
 
 
 class Right(IntFlag):
-    """What a grant allows. Admin is about grants, policies and the audit log; it does not read."""
+    """What a grant allows. Admin is about grants, policies and the audit log; it does not read.
+
+    reveal: to see what was sealed out of a text; in no role, so it is given by name.
+    """
 
     read = 1
     write = 2
     admin = 4
+    reveal = 8
 
 
 ROLES: Final[dict[str, Right]] = {

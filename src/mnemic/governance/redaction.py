@@ -1,7 +1,8 @@
 """What is never stored: e-mail addresses, telephone numbers, cards, IBANs, keys, and what you name.
 
 A span that is found is replaced by its kind, such as "[email]", before anything else sees the text: digest,
-features, embedder, jobs and logs. That cannot be taken back: the words are not kept anywhere.
+features, embedder, jobs and logs. "redact" keeps the words nowhere, and cannot be taken back; "seal" keeps
+them beside the text, sealed with the key of its space, for who may reveal them: in encrypted vaults only.
 """
 
 from __future__ import annotations
@@ -12,12 +13,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from types import MappingProxyType
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from mnemic.cube.checks import require_extra
 from mnemic.cube.errors import InvalidOption
+from mnemic.vault.codec import Secret
 
 Span = tuple[int, int]
+Redactor = Callable[[str], str]
 
 
 class Detector(Protocol):
@@ -226,13 +229,26 @@ BUILT: Final[Mapping[str, Detector]] = MappingProxyType(
 _MARKS: Final = frozenset(f"[{name}]" for name in BUILT)
 
 
+class Find(NamedTuple):
+    """A span to be replaced. sealed: whoever found it lets it be kept."""
+
+    start: int
+    end: int
+    name: str
+    sealed: bool
+
+
 @dataclass(frozen=True, slots=True)
 class Redaction:
-    """Detectors that work together. Where two overlap, the name is that of the first in the list."""
+    """Detectors that work together. Where two overlap, the name is that of the first in the list.
+
+    sealed: those of them whose finds are kept, sealed; what any other finds too is not.
+    """
 
     detectors: tuple[Detector, ...] = ()
+    sealed: frozenset[Detector] = frozenset()
 
-    def spans(self, text: str) -> list[tuple[int, int, str]]:
+    def finds(self, text: str) -> list[Find]:
         """What is found, in order, overlapping finds as one. O(characters) for each detector."""
         found = [
             (start, end, rank)
@@ -240,21 +256,33 @@ class Redaction:
             for start, end in detector.find(text)
             if end > start
         ]
-        out: list[tuple[int, int, int]] = []
+        out: list[tuple[int, int, int, bool]] = []
         for start, end, rank in sorted(found):
+            kept = self.detectors[rank] in self.sealed
             if out and start < out[-1][1]:
-                first, last, best = out[-1]
-                out[-1] = (first, max(last, end), min(best, rank))
+                first, last, best, all_kept = out[-1]
+                out[-1] = (first, max(last, end), min(best, rank), all_kept and kept)
             else:
-                out.append((start, end, rank))
-        return [(start, end, self.detectors[rank].name) for start, end, rank in out]
+                out.append((start, end, rank, kept))
+        return [Find(start, end, self.detectors[rank].name, kept) for start, end, rank, kept in out]
 
-    def clean(self, text: str, counts: Counter[str] | None = None) -> str:
-        """The text with what is found replaced by its kind."""
-        kept, position = [], 0
-        for start, end, name in self.spans(text):
-            kept += [text[position:start], f"[{name}]"]
-            position = end
+    def spans(self, text: str) -> list[tuple[int, int, str]]:
+        """(start, end, kind) of what is found."""
+        return [one[:3] for one in self.finds(text)]
+
+    def clean(
+        self, text: str, counts: Counter[str] | None = None, secrets: list[Secret] | None = None
+    ) -> str:
+        """The text with what is found replaced by its kind; what may be kept is added to `secrets`."""
+        kept: list[str] = []
+        position = length = 0
+        for start, end, name, sealed in self.finds(text):
+            length += start - position
+            mark = f"[{name}]"
+            if sealed and secrets is not None:
+                secrets.append(Secret(length, mark, text[start:end]))
+            kept += [text[position:start], mark]
+            position, length = end, length + len(mark)
             if counts is not None:
                 counts[name] += 1
         return "".join(kept) + text[position:] if kept else text
@@ -276,19 +304,26 @@ class Redaction:
         return value
 
     def __add__(self, other: Redaction) -> Redaction:
-        return Redaction(tuple(dict.fromkeys((*self.detectors, *other.detectors))))
+        """Both together: what either keeps nowhere is kept nowhere."""
+        nowhere = {one for part in (self, other) for one in part.detectors if one not in part.sealed}
+        together = tuple(dict.fromkeys((*self.detectors, *other.detectors)))
+        return Redaction(together, (self.sealed | other.sealed) - nowhere)
 
 
 def read_redaction(text: str) -> Redaction | None:
-    """`redact email, phone` or `redact badge=EMP-\\d+`; None for other rules. Raises InvalidOption."""
-    words = text.strip()
-    if not re.match(r"redact\b", words, re.I):
+    """`redact email, phone`, `seal card` or `redact badge=EMP-\\d+`; None for other rules. Raises
+    InvalidOption.
+    """
+    found = re.match(r"(redact|seal)\b", words := text.strip(), re.I)
+    if found is None:
         return None
-    rest = words[len("redact") :].strip()
+    rest = words[found.end() :].strip()
     if re.match(r"[a-z][a-z0-9_-]*=", rest):
         name, _, expression = rest.partition("=")
-        return Redaction((Pattern(name, expression),))
-    return of_detectors([word for word in re.split(r"[\s,]+", rest) if word])
+        chosen = Redaction((Pattern(name, expression),))
+    else:
+        chosen = of_detectors([word for word in re.split(r"[\s,]+", rest) if word])
+    return Redaction(chosen.detectors, frozenset(chosen.detectors)) if found[1].lower() == "seal" else chosen
 
 
 def of_detectors(wanted: Iterable[str | Detector]) -> Redaction:
@@ -312,9 +347,22 @@ def of_detectors(wanted: Iterable[str | Detector]) -> Redaction:
 
 def say(redaction: Redaction) -> str:
     """The rule in words, as `read_redaction` reads it."""
+    verb = "seal" if redaction.sealed else "redact"
     if len(redaction.detectors) == 1 and isinstance(redaction.detectors[0], Pattern):
-        return f"redact {redaction.detectors[0].name}={redaction.detectors[0].expression}"
-    return f"redact {', '.join(detector.name for detector in redaction.detectors)}"
+        return f"{verb} {redaction.detectors[0].name}={redaction.detectors[0].expression}"
+    return f"{verb} {', '.join(detector.name for detector in redaction.detectors)}"
+
+
+def redactor(wanted: Redactor | str | Iterable[str | Detector]) -> Redactor:
+    """A function from text to text: itself, or from words such as "email, phone". Raises InvalidOption."""
+    if not isinstance(wanted, str) and callable(wanted):
+        return wanted
+    if not isinstance(wanted, str | Iterable):
+        raise InvalidOption("redact must be words such as 'email, phone', detectors, or a function of a text")
+    chosen = read_redaction(f"redact {wanted}") if isinstance(wanted, str) else of_detectors(wanted)
+    if chosen is None or not chosen.detectors:
+        raise InvalidOption(f"say what to redact: all, {', '.join(BUILT)}, NAME=REGEX")
+    return chosen.clean
 
 
 def joined(parts: Sequence[Redaction]) -> Redaction:

@@ -111,13 +111,15 @@ def make_policy(id: str, text: str, reach: Reach, label: str | None) -> Policy |
     redaction = read_redaction(text)
     if redaction is not None:
         if not redaction.detectors:
-            raise InvalidOption("say what to redact, as in 'redact email, phone' or 'redact all'")
+            raise InvalidOption("say what, as in 'redact email, phone', 'redact all' or 'seal card'")
         return RedactionPolicy(id=id, redaction=redaction, reach=reach, label=label)
     rule = read_rule(text)
     if rule is None:
         raise InvalidOption(
             f"{text!r:.80} is no rule. There are: keep 30 days · keep while used 30 days · "
-            "decay half-life 7 days below 0.1 · archive after 90 days · legal hold · redact email, phone"
+            "decay half-life 7 days below 0.1 · any of them then erase after 7 days · erase expired after "
+            "30 days · archive after 90 days · legal hold · redact email, phone · "
+            "seal card"
         )
     return Policy(id=id, rule=rule, reach=reach, label=label)
 

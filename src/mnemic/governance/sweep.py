@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Literal, NamedTuple
 
+from mnemic.cube.errors import NotFound
 from mnemic.cube.ids import id_text
 from mnemic.cube.lifecycle import Event, Facts, follow
 from mnemic.cube.model import ANY, Scope, ScopeField, State
 from mnemic.cube.reach import EVERYWHERE, Reach
 from mnemic.cube.times import to_datetime
-from mnemic.governance.guard import Guard, governed, is_frozen, labels_of
+from mnemic.governance.guard import Guard, fate_in, governed, labels_of
 from mnemic.governance.policy import require_admin
-from mnemic.governance.retention import NEVER, Archive, end_of, read_span
-from mnemic.governance.rules import Rules
+from mnemic.governance.retention import NEVER, Archive, erases, read_span
 from mnemic.vault import governing, reading
 from mnemic.vault.codec import Stored, stored
 from mnemic.vault.database import Transaction
+from mnemic.vault.erasing import erase, made_from_any
 from mnemic.vault.expiring import expire
 
 PAGE = 500
@@ -25,21 +27,39 @@ PAGE = 500
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Due:
-    """A cube that is over, or will be at `at`, by `rule`. `over`: served no more, and removed by a sweep."""
+    """A cube that is over, or will be at `at`, by `rule`. `over`: that time has come, a sweep does it.
+
+    deed: "expire", it is served no more and a sweep takes it out; or "erase", a sweep destroys it.
+    """
 
     id: str
     scope: Scope
     at: datetime
     rule: str
     over: bool
+    deed: Literal["expire", "erase"] = "expire"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Swept:
-    """What a sweep did: cubes taken out, and cubes set aside as archived."""
+    """What a sweep did: cubes taken out, set aside as archived, and destroyed (what was made from them too).
+
+    waits_for: who keeps bytes of what was destroyed on disk, as in `Certificate`; None: they are gone.
+    """
 
     expired: int
     archived: int
+    erased: int = 0
+    waits_for: str | None = None
+
+
+class _Head(NamedTuple):
+    """A cube as it stands, the last version that said something, and its uses."""
+
+    names: Scope
+    row: Stored
+    said: Stored
+    use: governing.Use | None
 
 
 class Retention:
@@ -57,51 +77,77 @@ class Retention:
         agent: ScopeField = ANY,
         session: ScopeField = ANY,
     ) -> Sequence[Due]:
-        """What is over, and what will be `within` a span such as "7 days", the first first. O(live cubes).
+        """What is over or to be destroyed, and what will be `within` a span such as "7 days", in their order.
 
         Ids and rules, no content. Raises AccessDenied unless the caller is admin there, InvalidOption.
+        O(live cubes), where some rule destroys O(cubes).
         """
         span = 0 if within is None else read_span(within)
         reach = Reach(user, agent, session)
         self._guard.flush()
-        found = []
+        found: list[Due] = []
         with self._guard.vault.database.read() as transaction:
             seen = self._guard.sight(transaction)
             require_admin(seen.access, reach, "see what retention will remove", now=seen.now)
-            for names, row, uses in self._live(transaction, reach, seen.rules):
-                end, rule = _end(seen.rules, names, row, uses)
-                if end <= seen.now + span:
-                    found.append((end, id_text(row.cube), names, rule))
-        found.sort(key=lambda one: one[:2])
-        return [
-            Due(id=cube, scope=names, at=to_datetime(end), rule=rule, over=end <= seen.now)
-            for end, cube, names, rule in found
-        ]
+            upto = seen.now + span
+            destroys = erases(seen.rules.policies)
+            for head in _heads(self._guard, transaction, reach, deleted=destroys):
+                fate = fate_in(seen.rules, head.names, head.said, head.use)
+                cube = id_text(head.row.cube)
+                if fate.end <= upto and not head.row.deleted:
+                    found.append(_due(cube, head.names, fate.end, fate.why, seen.now, "expire"))
+                if fate.gone <= upto:
+                    found.append(_due(cube, head.names, fate.gone, fate.why_gone, seen.now, "erase"))
+        return sorted(found, key=lambda one: (one.at, one.id, one.deed != "expire"))
 
     @governed
     def sweep(self) -> Swept:
-        """Take out what is over, a few hundred a transaction, and archive what lay idle. O(live cubes).
+        """Take out what is over, a few hundred a transaction, destroy what is to be, archive what lay idle.
 
         Stopped half-way, the next sweep goes on. Raises AccessDenied but for an admin of everything.
+        O(live cubes), and O(vault) where something is destroyed.
         """
         self._guard.require_admin("sweep")
         gone = 0
-        due = [one for one in self.due() if one.over]
+        for part, reason in self._parts("expire"):  # by the vault itself: who sweeps need not have `write`
+            gone += expire(self._guard.vault, part, self._is_over, reason=reason)
+        vault = self._guard.vault.as_actor(self._guard)
+        destroyed, waits_for = 0, None
+        for part, _ in self._parts("erase"):
+            try:
+                done = erase(vault, part, still=self._to_destroy)
+            except NotFound:  # another sweep was faster
+                continue
+            destroyed, waits_for = destroyed + done.cubes, done.waits_for
+        return Swept(expired=gone, archived=self._archive(), erased=destroyed, waits_for=waits_for)
+
+    def _parts(self, deed: str) -> Iterator[tuple[list[str], str]]:
+        due = [one for one in self.due() if one.over and one.deed == deed]
         for start in range(0, len(due), PAGE):
             part = due[start : start + PAGE]
             rules = ", ".join(sorted({one.rule for one in part}))
-            gone += expire(
-                self._guard.vault, [one.id for one in part], self._is_over, reason=f"retention: {rules}"
-            )
-        return Swept(expired=gone, archived=self._archive())
+            yield [one.id for one in part], f"retention: {rules}"
 
     def _is_over(self, transaction: Transaction, names: Scope, row: Stored) -> bool:
         """Asked again in the transaction of the removal: it may have been used, changed or held meanwhile."""
         seen = self._guard.sight(transaction)
-        use = governing.use_of(transaction, self._guard.vault.tenant, row.cube)
-        end, _ = _end(seen.rules, names, row, use)
+        end = self._guard.fate(transaction, names, row).end
         facts = Facts(now=seen.now, expires_at=None if end == NEVER else end)
         return follow(State(row.state), Event.expire, facts) is State.expired
+
+    def _to_destroy(self, transaction: Transaction, cubes: Sequence[bytes]) -> list[bytes]:
+        """Those of them whose time to be destroyed has come, asked in the transaction that does it."""
+        vault, now = self._guard.vault, self._guard.sight(transaction).now
+        out = []
+        for cube in cubes:
+            try:
+                space, row = vault._head(transaction, id_text(cube))
+            except NotFound:
+                continue
+            names = vault._scope_names(transaction, space, row.scope)
+            if self._guard.fate(transaction, names, self._guard.last_said(transaction, row)).gone <= now:
+                out.append(cube)
+        return out
 
     def _archive(self) -> int:
         """Activated cubes that lay idle for too long become archived."""
@@ -109,48 +155,60 @@ class Retention:
             seen = self._guard.sight(transaction)
             rules = [one for one in seen.rules.policies if isinstance(one.rule, Archive)]
             idle = []
-            for names, row, use in self._live(transaction, EVERYWHERE, seen.rules) if rules else ():
-                labels = labels_of(row.header)
+            for head in _heads(self._guard, transaction) if rules else ():
+                labels = labels_of(head.row.header)
                 spans = [
                     one.rule.span
                     for one in rules
-                    if isinstance(one.rule, Archive) and one.covers(names, labels)
+                    if isinstance(one.rule, Archive) and one.covers(head.names, labels)
                 ]
-                used_at = max(row.recorded_at, use.last_used if use else 0)
+                used_at = max(head.row.recorded_at, head.use.last_used if head.use else 0)
                 facts = Facts(now=seen.now, used_at=used_at, archive_after=min(spans, default=None))
-                if follow(State(row.state), Event.idle, facts) is State.archived:
-                    idle.append(row.cube)
+                if follow(State(head.row.state), Event.idle, facts) is State.archived:
+                    idle.append(head.row.cube)
         if idle:
             with self._guard.vault.database.write() as transaction:
                 tenant = self._guard.vault.tenant
                 governing.set_state(transaction, tenant, idle, int(State.activated), int(State.archived))
         return len(idle)
 
-    def _live(
-        self, transaction: Transaction, reach: Reach, rules: Rules
-    ) -> Iterator[tuple[Scope, Stored, governing.Use | None]]:
-        vault = self._guard.vault
-        for space, *_ in transaction.rows(reading.spaces, {"t": vault.tenant}):
-            scopes = vault._all_scopes(transaction, space)
-            if not any(reach.has(names) for names in scopes.values()):
-                continue
-            used = governing.used_in(transaction, vault.tenant, space) if rules.counts_uses else {}
-            params = {"t": vault.tenant, "s": space, "seq": 0, "n": PAGE}
-            while rows := transaction.rows(reading.stored_after, params):
-                for row in map(stored, rows):
-                    names = scopes[space, row.scope]
-                    if reach.has(names):
-                        yield names, row, used.get(row.cube)
-                params = {**params, "seq": rows[-1][0]}
+
+def over(guard: Guard, transaction: Transaction, spaces: Collection[int] | None = None) -> set[bytes]:
+    """Cubes that are served to nobody any more, swept or not, and all that was made from them. O(cubes).
+
+    spaces: only of these.
+    """
+    now, out = guard.sight(transaction).now, set()
+    for head in _heads(guard, transaction, spaces=spaces, deleted=True):
+        swept = head.row.deleted and head.row.state == State.expired
+        if swept or fate_in(guard.sight(transaction).rules, head.names, head.said, head.use).end <= now:
+            out.add(head.row.cube)
+    return made_from_any(transaction, guard.vault.tenant, out)[0] if out else out
 
 
-def _end(rules: Rules, names: Scope, row: Stored, use: governing.Use | None) -> tuple[int, str]:
-    return end_of(
-        rules.policies,
-        names,
-        labels_of(row.header),
-        recorded_at=row.recorded_at,
-        expires_at=row.expires_at,
-        use=use,
-        frozen=is_frozen(row.header),
-    )
+def _heads(
+    guard: Guard,
+    transaction: Transaction,
+    reach: Reach = EVERYWHERE,
+    *,
+    spaces: Collection[int] | None = None,
+    deleted: bool = False,
+) -> Iterator[_Head]:
+    vault, rules = guard.vault, guard.sight(transaction).rules
+    statement = reading.heads_after if deleted else reading.stored_after
+    for space, *_ in transaction.rows(reading.spaces, {"t": vault.tenant}):
+        scopes = vault._all_scopes(transaction, space)
+        if (spaces is not None and space not in spaces) or not any(map(reach.has, scopes.values())):
+            continue
+        used = governing.used_in(transaction, vault.tenant, space) if rules.counts_uses else {}
+        params = {"t": vault.tenant, "s": space, "seq": 0, "n": PAGE}
+        while rows := transaction.rows(statement, params):
+            for row in map(stored, rows):
+                names = scopes[space, row.scope]
+                if reach.has(names):
+                    yield _Head(names, row, guard.last_said(transaction, row), used.get(row.cube))
+            params = {**params, "seq": rows[-1][0]}
+
+
+def _due(cube: str, names: Scope, at: int, rule: str, now: int, deed: Literal["expire", "erase"]) -> Due:
+    return Due(id=cube, scope=names, at=to_datetime(at), rule=rule, over=at <= now, deed=deed)

@@ -20,7 +20,7 @@ from mnemic.index.facts import Facts
 from mnemic.index.scope import ScopeIndex
 from mnemic.vault.database import ForkSafeLock
 from mnemic.vault.log import LogRow, Position
-from mnemic.vault.vault import ModelRow, Snapshot
+from mnemic.vault.snapshot import ModelRow, Snapshot
 
 DEFAULT_BYTES = 512 << 20
 PASTS = 4  # moments in the past that are kept

@@ -102,6 +102,11 @@ def lexical_feature(text: str, speaker: str | None) -> bytes:
     )
 
 
+def terms_of(feature: bytes) -> frozenset[int]:
+    """The terms of a text, from its feature. O(terms)."""
+    return frozenset(number >> 4 for (number,) in struct.iter_unpack("<I", feature[4 * HEADER :]))
+
+
 def _is_year(figure: str) -> bool:
     return len(figure) == 4 and figure.startswith(("19", "20"))
 

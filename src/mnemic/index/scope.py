@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from mnemic.index.arrays import Growing
 from mnemic.index.lexical import EMPTY, HEADER
 from mnemic.index.pooling import FloatArray, centre, normalise, pool, space_mean, token_weights
+from mnemic.index.postings import Postings
 from mnemic.index.sessions import Sessions
 from mnemic.vault.log import LogRow
 
@@ -58,6 +59,7 @@ class ScopeIndex:
         self._text_hash = Growing(np.uint64)
         self._terms, self._term_frequency = Growing(np.uint32), Growing(np.uint8)
         self._term_row = Growing(np.int32)
+        self._postings = Postings()
         self._tokens = Growing(np.uint16)
         self._token_lengths = Growing(np.int64)
         self._given = Growing(np.float16, 0 if table is not None else dim)
@@ -84,7 +86,8 @@ class ScopeIndex:
         )
         sessions = self._sessions.nbytes if self._sessions else 0
         parts = sum(rows.nbytes + part.memory_bytes for rows, part in self._parts)
-        return sum(one.nbytes for one in grown) + sessions + parts + DICT_BYTES * len(self._row_of)
+        arrays = sum(one.nbytes for one in grown) + self._postings.nbytes
+        return arrays + sessions + parts + DICT_BYTES * len(self._row_of)
 
     # -- writing ------------------------------------------------------------------------------------------
 
@@ -142,9 +145,11 @@ class ScopeIndex:
     def _append(self, rows: Sequence[IndexRow]) -> None:
         columns = list(zip(*rows, strict=True))
         self._row_of.update(zip(columns[1], range(self.size, self.size + len(rows)), strict=True))
-        self._append_words([row.lexical or EMPTY for row in rows])
-        self._pending.update(row.seq for row in rows if row.dense is None)
-        tokens, dense = self._dense_of([row.dense or b"" for row in rows])
+        *_, lexical, made = columns
+        self._append_words([one or EMPTY for one in lexical])
+        if None in made:
+            self._pending.update(row.seq for row in rows if row.dense is None)
+        tokens, dense = self._dense_of([one or b"" for one in made])
         if self._table is not None:
             self._tokens.append(tokens)
             self._token_lengths.append(dense)
@@ -179,9 +184,7 @@ class ScopeIndex:
         self._term_frequency.append(frequency)
         self._term_row.append(np.repeat(np.arange(first, first + len(heads)), counts))
         self._speakers |= {
-            pair >> 32: pair & 0xFFFFFFFF
-            for pair in np.unique(_pair(heads[:, 2], heads[:, 3])).tolist()
-            if pair
+            pair >> 32: pair & 0xFFFFFFFF for pair in set(_pair(heads[:, 2], heads[:, 3]).tolist()) if pair
         }
 
     def _dense_of(self, data: list[bytes]) -> tuple[NDArray[np.uint16], NDArray[Any]]:
@@ -224,6 +227,10 @@ class ScopeIndex:
         while len(self._parts) > PARTS or (len(self._parts) > 1 and self._rows_in_parts() > self.size):
             del self._parts[0]
         return part
+
+    def part(self, rows: IntArray) -> ScopeIndex:
+        """An index of these rows (ascending) alone, made anew and not kept: O(rows in it)."""
+        return self._taken(rows)
 
     def _rows_in_parts(self) -> int:
         return sum(len(rows) for rows, _ in self._parts)
@@ -334,6 +341,10 @@ class ScopeIndex:
     def term_frequency(self) -> NDArray[np.uint8]:
         """(terms,) how often each stands in its row, at most 15."""
         return self._term_frequency.view
+
+    def places_of(self, term: int) -> IntArray:
+        """Where a term stands in `term`, ascending: once for each row that has it."""
+        return self._postings.places(self.term, term)
 
     @property
     def mean_length(self) -> float:

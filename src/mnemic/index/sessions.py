@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 GAP: Final = 6 * 3600 * 1_000_000  # µs of silence that end an episode
-FAR: Final = 5  # turns: what counts for its neighbours counts at most so far
+FARTHEST: Final = 5  # turns: what counts for its neighbours counts at most so far
 FloatArray = NDArray[np.float32]
 
 
@@ -19,8 +19,8 @@ class Sessions:
     """order: (rows,) the row at each position; position: its inverse; number: (rows,) the session at each
     position, rising from 0; start: (sessions,) the first position of each. O(rows log rows) to make.
 
-    apart: (rows,) a place for each row among `room` places, where `FAR` free ones lie before, between and
-    after sessions: what is written up to `FAR` places away never meets another session.
+    apart: (rows,) a place for each row among `room` places, where `FARTHEST` free ones lie before, between
+    and after sessions: what is written up to `FARTHEST` places away never meets another session.
     """
 
     def __init__(self, scope: NDArray[np.int64], at: NDArray[np.int64]) -> None:
@@ -36,8 +36,8 @@ class Sessions:
         new[1:] = (scope[1:] != scope[:-1]) | (np.abs(np.diff(at)) > GAP)
         self.start = np.flatnonzero(new)
         self.number = (np.cumsum(new) - 1).astype(np.int32)
-        self.apart = self.position + np.int32(FAR) * (self.number[self.position] + np.int32(1))
-        self.room = rows + FAR * (len(self.start) + 1)
+        self.apart = self.position + np.int32(FARTHEST) * (self.number[self.position] + np.int32(1))
+        self.room = rows + FARTHEST * (len(self.start) + 1)
 
     @property
     def nbytes(self) -> int:

@@ -73,7 +73,7 @@ class Based(MemoryLayer[BasedState]):
     uses_positions = True
     dials: ClassVar[tuple[Mapping[str, Any], ...]] = (
         {"key_dim": 8, "window": 8},
-        {"key_dim": 16, "window": 16},
+        {"key_dim": 4, "window": 8},
     )
 
     def __init__(self, options: BasedOptions) -> None:

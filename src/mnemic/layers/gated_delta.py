@@ -23,12 +23,22 @@ class GatedDeltaRule(DeltaRule):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """A as published between 1 and 16, uniform in its logarithm."""
+        """Those of the delta rule, and a memory that begins by keeping most of what it holds."""
         super().reset_parameters()
-        nn.init.uniform_(self.rate, 0.0, math.log(16))
+        reset_decay(self.rate, self.decay.bias)
 
     def _gates(self, x: Tensor, state: DeltaState) -> tuple[Tensor, Tensor | None]:
         beta, _ = super()._gates(x, state)
         step = softplus(per_head(self.decay(x), state.memory.dtype))
         rate = self.rate.to(step.dtype).exp().view(1, -1, *[1] * (step.dim() - 2))
         return beta, -rate * step
+
+
+def reset_decay(rate: Tensor, bias: Tensor) -> None:
+    """log A and the bias of softplus(W x + b) as released: A from 1 to 16, the softplus from 0.001 to 0.1.
+
+    Each uniform in its logarithm (softplus(log s) is s within 5 % there). A bias of 0 would keep half of the
+    memory at A = 1 and nothing at 16, token by token: too little to learn from.
+    """
+    nn.init.uniform_(rate, 0.0, math.log(16))
+    nn.init.uniform_(bias, math.log(1e-3), math.log(1e-1))

@@ -29,12 +29,12 @@ class GatedLinearOptions(HeadOptions):
     """`slowness`: the gate is sigmoid(·)^(1/slowness), 16 in the paper; `gate_rank`: of the gate's linear
     map.
 
-    The chunk is short because its memory grows with chunk · key_dim a token.
+    The chunk is shorter than that of other layers: each doubling is one more pass over the keys.
     """
 
     slowness: float = option(16.0, low=1.0)
     gate_rank: int = 16
-    chunk: int = option(8, meaning=False)
+    chunk: int = option(16, meaning=False)
 
 
 class GatedLinearAttention(MemoryLayer[MatrixState]):
@@ -50,7 +50,7 @@ class GatedLinearAttention(MemoryLayer[MatrixState]):
         {"heads": 2, "chunk": 4, "slowness": 2.0},
         {"key_dim": 3, "value_dim": 5, "gate_rank": 2},
     )
-    dials: ClassVar[tuple[Mapping[str, Any], ...]] = ({"key_dim": 8},)
+    dials: ClassVar[tuple[Mapping[str, Any], ...]] = ({"key_dim": 16},)
 
     def __init__(self, options: GatedLinearOptions) -> None:
         super().__init__(options)

@@ -38,7 +38,7 @@ class Hebbian(MemoryLayer[MatrixState]):
         {"heads": 2, "chunk": 4},
         {"key_dim": 3, "value_dim": 5},
     )
-    dials: ClassVar[tuple[Mapping[str, Any], ...]] = ({"key_dim": 8}, {"key_dim": 32})
+    dials: ClassVar[tuple[Mapping[str, Any], ...]] = ({"key_dim": 16}, {"key_dim": 8})
 
     def __init__(self, options: HeadOptions) -> None:
         super().__init__(options)

@@ -44,7 +44,8 @@ class MemoryLayer(nn.Module, ABC, Generic[S]):
     small: ClassVar[tuple[Mapping[str, Any], ...]] = ({},)
     """Options beside `dim` of small layers that between them reach every branch: the test matrix."""
     dials: ClassVar[tuple[Mapping[str, Any], ...]] = ({},)
-    """Options of its points on the curve of recall against state bytes; the suite runs the first."""
+    """Options of its points on the curve of recall against state bytes; the suite runs the first. None: it
+    keeps no state of a sequence."""
     uses_positions: ClassVar[bool] = False
     only_at_start: ClassVar[tuple[str, ...]] = ()
     """Beginnings of names of parameters that `init_state` alone uses: a carried state stands for them."""

@@ -7,7 +7,6 @@ memory, which sees every token, holds it too.
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -19,6 +18,7 @@ from torch.nn.functional import logsigmoid, normalize, silu, softplus
 
 from mnemic.cube.errors import InvalidInput, InvalidOption
 from mnemic.layers.conv import causal_conv
+from mnemic.layers.gated_delta import reset_decay
 from mnemic.layers.heads import (
     COUNTER_BYTES,
     GatedOutput,
@@ -133,15 +133,19 @@ class MixtureOfMemories(MemoryLayer[MoMState]):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Each map as nn.Linear begins, the convolution alike, the decay's rate as published (1 to 16)."""
+        """Each map as nn.Linear begins, the convolution alike, the decay as in the gated delta rule.
+
+        Ours: all memories begin with the same keys and values. Queries are shared, so that otherwise each
+        memory has to be found by them on its own, from its share of the tokens: far slower.
+        """
         for name, weights in self.named_parameters(recurse=False):
-            if name == "rate":
-                nn.init.uniform_(weights, 0.0, math.log(16))
-            elif name == "decay_bias":
-                nn.init.zeros_(weights)
-            else:
+            if name not in ("rate", "decay_bias"):
                 bound = weights.shape[-1 if name == "conv" else -2] ** -0.5
                 nn.init.uniform_(weights, -bound, bound)
+        with torch.no_grad():
+            self.kv.copy_(self.kv[:1].expand_as(self.kv))
+        if self.options.update == "gated_delta":
+            reset_decay(self.rate, self.decay_bias)
 
     def init_state(
         self, batch: int, *, dtype: torch.dtype | None = None, device: torch.device | str | None = None
@@ -394,7 +398,7 @@ class MixtureOfMemories(MemoryLayer[MoMState]):
             return delta(q, k, v, beta, memory, log_decay=decay, chunk=self._chunk())
 
     def _chunk(self) -> int:
-        return min(self.options.chunk, 8) if self.options.update == "gla" else self.options.chunk
+        return min(self.options.chunk, 16) if self.options.update == "gla" else self.options.chunk
 
     def _one_memory(self, x: Tensor, m: int, memory: Tensor, tail: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """One token x (dim,) into one memory (heads, key_dim, value_dim): the read, memory and tail after."""

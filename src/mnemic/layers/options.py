@@ -32,9 +32,7 @@ class LayerOptions:
     dim: int
 
     def __post_init__(self) -> None:
-        kinds = typing.get_type_hints(type(self))
-        for field in dataclasses.fields(self):
-            _check(field, kinds[field.name], getattr(self, field.name))
+        check_fields(self)
 
     @classmethod
     def read(cls, options: Mapping[str, Any]) -> Self:
@@ -61,6 +59,13 @@ class LayerOptions:
         Equals `LayerState.size_bytes()` to the byte; a test says so.
         """
         raise NotImplementedError(f"{type(self).__name__} does not say how large its state is")
+
+
+def check_fields(options: Any) -> None:
+    """Check a dataclass's values against their annotations and bounds. Raises InvalidOption."""
+    kinds = typing.get_type_hints(type(options))
+    for field in dataclasses.fields(options):
+        _check(field, kinds[field.name], getattr(options, field.name))
 
 
 def require_divisible(**options: int) -> None:

@@ -29,9 +29,9 @@ def additive(
     )
     total = log_decay.cumsum(-2)  # (batch, heads, chunks, chunk, key or 1)
     last = total[..., -1:, :]
-    scores = _by_channel(q, k, total) if by_channel else (q @ k.mT) * decays(total[..., 0])
+    inside = _by_channel(q, k, v, total) if by_channel else ((q @ k.mT) * decays(total[..., 0])) @ v
     before, state = carry((k * (last - total).exp()).mT @ v, state, last.exp().mT)
-    return whole(scores @ v + (q * total.exp()) @ before, time), state
+    return whole(inside + (q * total.exp()) @ before, time), state
 
 
 def delta(
@@ -103,9 +103,26 @@ def decays(total: Tensor) -> Tensor:
     return difference.masked_fill(future, -torch.inf).exp()
 
 
-def _by_channel(q: Tensor, k: Tensor, total: Tensor) -> Tensor:
-    """Σ_d q_td k_sd exp(total_td - total_sd) for s <= t. O(chunk² · key) memory: keep the chunk short."""
-    difference = total.unsqueeze(-2) - total.unsqueeze(-3)  # (…, t, s, key)
-    future = torch.ones(difference.shape[-3:-1], dtype=torch.bool, device=q.device).triu(1).unsqueeze(-1)
-    weights = difference.masked_fill(future, -torch.inf).exp()
-    return torch.einsum("...td,...sd,...tsd->...ts", q, k, weights)
+def _by_channel(q: Tensor, k: Tensor, v: Tensor, total: Tensor) -> Tensor:
+    """Σ_s≤t Σ_d q_td k_sd exp(total_td - total_sd) v_s within a chunk, by halves. O(chunk · log chunk · key).
+
+    The second half of a block reads the first through the edge between them: exp(total_t - edge) and
+    exp(edge - total_s) are both at most 1, so that products stand for their ratio without overflow. Then
+    either half is a block of its own. The table of all decays, chunk² · key numbers, is never made.
+    """
+    time = q.shape[-2]
+    size = 1 << (time - 1).bit_length()
+    if size > time:
+        q, k, v = (pad(x, (0, 0, 0, size - time)) for x in (q, k, v))
+        total = torch.cat([total, total[..., -1:, :].expand(*total.shape[:-2], size - time, -1)], -2)
+    out = (q * k).sum(-1, keepdim=True) * v
+    for level in range(size.bit_length() - 1):
+        halves = (-1, 2, 1 << level)
+        (_, asked), (keys, _), (values, _), (early, late) = (
+            x.unflatten(-2, halves).unbind(-3) for x in (q, k, v, total)
+        )
+        edge = early[..., -1:, :]
+        scores = (asked * (late - edge).exp()) @ (keys * (edge - early).exp()).mT
+        read = scores @ values
+        out = out + torch.stack([torch.zeros_like(read), read], -3).flatten(-4, -2)
+    return out[..., :time, :]

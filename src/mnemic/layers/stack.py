@@ -8,6 +8,7 @@ Blocks of a memory layer and, if wanted, a SwiGLU MLP, each behind an RMS norm a
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -24,9 +25,11 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from mnemic.cube.errors import InvalidInput, InvalidOption
 from mnemic.layers.layer import MemoryLayer
 from mnemic.layers.options import LayerOptions
+from mnemic.layers.slots import SlotMemory
 from mnemic.layers.stack_cache import CACHE_NAME, StateCache, StateLayer
 from mnemic.layers.state import LayerState
 from mnemic.layers.table import layer_class
+from mnemic.layers.ultramem import UltraMemOptions
 
 LayerEntry = str | Mapping[str, Any]
 
@@ -35,7 +38,8 @@ class StackConfig(PreTrainedConfig):  # type: ignore[misc]
     """What a stack is made of; every layer's options are checked here (InvalidOption).
 
     `layers`: names of the table, or mappings with `layer` and its options beside `dim`. `mlp_ratio`: inner
-    width of the MLPs over `dim`; 0 leaves them out.
+    width of the MLPs over `dim`; 0 leaves them out. `memory`: a memory of slots beside every MLP, reading
+    what it reads, named as in `layers`.
     """
 
     model_type = "mnemic_stack"
@@ -48,6 +52,7 @@ class StackConfig(PreTrainedConfig):  # type: ignore[misc]
         dim: int = 64,
         vocab_size: int = 256,
         mlp_ratio: float = 2.0,
+        memory: LayerEntry | None = None,
         norm_eps: float = 1e-6,
         initializer_range: float = 0.02,
         tie_word_embeddings: bool = False,
@@ -55,6 +60,7 @@ class StackConfig(PreTrainedConfig):  # type: ignore[misc]
         **kwargs: Any,
     ) -> None:
         self.layers = [entry if isinstance(entry, str) else dict(entry) for entry in layers]
+        self.memory = memory if memory is None or isinstance(memory, str) else dict(memory)
         self.dim, self.vocab_size = dim, vocab_size
         self.mlp_ratio, self.norm_eps, self.initializer_range = mlp_ratio, norm_eps, initializer_range
         self.use_cache = use_cache
@@ -67,18 +73,32 @@ class StackConfig(PreTrainedConfig):  # type: ignore[misc]
         if isinstance(vocab_size, bool) or not isinstance(vocab_size, int) or vocab_size < 1:
             raise InvalidOption(f"vocab_size must be a whole number of at least 1, got {vocab_size!r:.80}")
         self.layer_options()
+        self.memory_options()
         super().__init__(tie_word_embeddings=tie_word_embeddings, **kwargs)
 
     def layer_options(self) -> list[tuple[type[MemoryLayer[Any]], LayerOptions]]:
         """Class and options of each layer. Raises InvalidOption."""
-        found = []
-        for entry in self.layers:
-            options = {"layer": entry} if isinstance(entry, str) else dict(entry)
-            if "layer" not in options:
-                raise InvalidOption(f"a layer is a name, or a mapping with 'layer', not {entry!r:.80}")
-            kind = layer_class(options.pop("layer"))
-            found.append((kind, kind.Options.read({"dim": self.dim, **options})))
-        return found
+        return [self._read(entry) for entry in self.layers]
+
+    def memory_options(self) -> tuple[type[SlotMemory], LayerOptions] | None:
+        """Class and options of the memory beside the MLPs, if there is one. Raises InvalidOption."""
+        if self.memory is None:
+            return None
+        kind, options = self._read(self.memory)
+        if not issubclass(kind, SlotMemory):
+            raise InvalidOption(
+                f"memory is a memory of slots such as ultramem; {kind.name} belongs in layers"
+            )
+        if isinstance(options, UltraMemOptions):
+            options = replace(options, blocks=len(self.layers), mlp_ratio=max(self.mlp_ratio, 1e-3))
+        return kind, options
+
+    def _read(self, entry: LayerEntry) -> tuple[type[MemoryLayer[Any]], LayerOptions]:
+        options = {"layer": entry} if isinstance(entry, str) else dict(entry)
+        if "layer" not in options:
+            raise InvalidOption(f"a layer is a name, or a mapping with 'layer', not {entry!r:.80}")
+        kind = layer_class(options.pop("layer"))
+        return kind, kind.Options.read({"dim": self.dim, **options})
 
     def state_bytes(self, tokens: int, *, batch: int = 1, element_bytes: int = 4) -> int:
         """Bytes of all states after `tokens` tokens."""
@@ -103,14 +123,16 @@ class SwiGLU(nn.Module):
 
 
 class Block(nn.Module):
-    """x + layer(norm(x)), then x + mlp(norm(x))."""
+    """x + layer(norm(x)), then x + mlp(norm(x)) + memory(norm(x))."""
 
     def __init__(self, layer: MemoryLayer[Any], config: StackConfig) -> None:
         super().__init__()
         self.norm, self.layer = nn.RMSNorm(config.dim, eps=config.norm_eps), layer
         inner = round(config.mlp_ratio * config.dim)
-        self.mlp_norm = nn.RMSNorm(config.dim, eps=config.norm_eps) if inner else None
+        beside = config.memory_options()
+        self.mlp_norm = nn.RMSNorm(config.dim, eps=config.norm_eps) if inner or beside else None
         self.mlp = SwiGLU(config.dim, inner) if inner else None
+        self.memory = beside[0](beside[1]) if beside else None
 
     def forward(self, x: Tensor, state: LayerState | None, mask: Tensor | None) -> tuple[Tensor, LayerState]:
         """x (batch, time, dim), mask bool (batch, time); one token goes through the layer's `step`."""
@@ -121,8 +143,10 @@ class Block(nn.Module):
         else:
             y, after = self.layer(normed, state, mask=mask)
             x = x + y
-        if self.mlp is not None and self.mlp_norm is not None:
-            x = x + self.mlp(self.mlp_norm(x))
+        if self.mlp_norm is not None:
+            normed = self.mlp_norm(x)
+            for part in (self.mlp, None if self.memory is None else self.memory.read):
+                x = x if part is None else x + part(normed)
         return x, after
 
 
@@ -187,6 +211,17 @@ class StackForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
     def memory_layers(self) -> list[MemoryLayer[Any]]:
         """The layers in order."""
         return [block.layer for block in self.blocks.children() if isinstance(block, Block)]
+
+    def slot_memories(self) -> list[SlotMemory]:
+        """The memories beside the MLPs, in order."""
+        memories = [block.memory for block in self.blocks.children() if isinstance(block, Block)]
+        return [memory for memory in memories if memory is not None]
+
+    def parameter_counts(self) -> dict[str, int]:
+        """`total` of all parameters, and `active`: those that work on one token."""
+        total = sum(p.numel() for p in self.parameters())
+        idle = sum(layer.idle_parameters() for layer in (*self.memory_layers(), *self.slot_memories()))
+        return {"total": total, "active": total - idle}
 
     def aux_losses(self) -> dict[int, Tensor]:
         """The auxiliary loss of the last forward by layer; their mean would hide one that collapsed."""

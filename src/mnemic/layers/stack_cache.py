@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -22,7 +22,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from mnemic.cube.errors import IncompatibleMemory, InvalidFile, InvalidInput
 from mnemic.layers.layer import MemoryLayer
-from mnemic.layers.state import LayerState, digest, read_file, read_header
+from mnemic.layers.state import LayerSpec, LayerState, digest, read_file, read_header
 
 FORMAT: Final = "mnemic-stack-state-1"
 CACHE_NAME: Final = (
@@ -110,10 +110,16 @@ class StateCache(Cache):  # type: ignore[misc]
             layer.state = None if layer.state is None else layer.state.detach()
         return other
 
-    def to_bytes(self, model: torch.nn.Module, *, token_ids: Tensor | None = None) -> bytes:
+    def to_bytes(
+        self,
+        model: torch.nn.Module,
+        *,
+        token_ids: Tensor | None = None,
+        about: Mapping[str, str] | None = None,
+    ) -> bytes:
         """A safetensors file: every state, its meaning, a digest of the weights that made it.
 
-        `token_ids`: what was read, kept as a digest alone.
+        `token_ids`: what was read, kept as a digest alone. `about` is kept in its header.
         """
         tensors = {
             f"{number}.{name}": tensor.detach().clone(memory_format=torch.contiguous_format).cpu()
@@ -121,6 +127,7 @@ class StateCache(Cache):  # type: ignore[misc]
             for name, tensor in state.tensors().items()
         }
         header = {
+            **(about or {}),
             "format": FORMAT,
             "specs": json.dumps([state.spec.to_json() for state in self.states]),
             "tokens": str(self.layers[0].tokens),
@@ -128,12 +135,15 @@ class StateCache(Cache):  # type: ignore[misc]
             "sha256": digest(tensors),
         }
         if token_ids is not None:
-            header["token_ids"] = digest({"token_ids": token_ids})
+            header["token_ids"] = ids_digest(token_ids)
         return bytes_of(tensors, metadata=header)
 
     @classmethod
     def from_bytes(cls, data: bytes, model: torch.nn.Module, layers: Sequence[MemoryLayer[Any]]) -> Self:
-        """The inverse, on the model's device. Raises InvalidFile, IncompatibleMemory."""
+        """The inverse, on the model's device. Raises InvalidFile, IncompatibleMemory.
+
+        Weights are compared, and every layer's specification too: a window is in no weight.
+        """
         header = read_header(data)
         if header.get("format") != FORMAT:
             raise InvalidFile(f"not the states of a stack: its format is {header.get('format')!r}")
@@ -142,8 +152,12 @@ class StateCache(Cache):  # type: ignore[misc]
             raise InvalidFile("the states of this stack are damaged: their digest does not match")
         if header["weights"] != digest(model.state_dict()):
             raise IncompatibleMemory(
-                "these states were made by other weights; a state goes on only with the weights that made it"
+                "these states were made by other weights; a state goes on only with the weights that made it",
+                part="weights",
+                expected=header["weights"],
+                found=digest(model.state_dict()),
             )
+        require_specs([LayerSpec.from_json(spec) for spec in json.loads(header["specs"])], layers)
         cache = cls(len(layers))
         for number, layer in enumerate(layers):
             start = f"{number}."
@@ -163,6 +177,24 @@ class StateCache(Cache):  # type: ignore[misc]
             os.replace(beside, path)
         finally:
             beside.unlink(missing_ok=True)
+
+
+def require_specs(specs: Sequence[LayerSpec], layers: Sequence[MemoryLayer[Any]]) -> None:
+    """Raise IncompatibleMemory, naming what differs, unless these are the layers' specifications."""
+    if len(specs) != len(layers):
+        raise IncompatibleMemory(
+            f"these states are of {len(specs)} layers, this stack has {len(layers)}",
+            part="layers",
+            expected=str(len(specs)),
+            found=str(len(layers)),
+        )
+    for spec, layer in zip(specs, layers, strict=True):
+        layer.spec.require(spec)
+
+
+def ids_digest(token_ids: Tensor) -> str:
+    """SHA-256 of what was read, whatever integer type holds it."""
+    return digest({"token_ids": token_ids.long()})
 
 
 def load_cache(path: str | os.PathLike[str], model: Any) -> StateCache:

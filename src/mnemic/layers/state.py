@@ -66,27 +66,32 @@ class LayerSpec:
         """Raise IncompatibleMemory, naming each difference, unless `found` says the same as this one."""
         differences = list(self._differences(found))
         if differences:
+            said = [f"{part} is {here}, the state's is {there}" for part, here, there in differences]
+            part, here, there = differences[0]
             raise IncompatibleMemory(
-                f"this state belongs to another layer or configuration: {'; '.join(differences)}. "
-                "Use it with the layer that made it, or begin with init_state()"
+                f"this state belongs to another layer or configuration: {'; '.join(said)}. "
+                "Use it with the layer that made it, or begin with init_state()",
+                part=part,
+                expected=there,
+                found=here,
             )
 
-    def _differences(self, found: LayerSpec, where: str = "") -> Iterator[str]:
-        if (self.layer, self.version) != (found.layer, found.version):
-            yield (
-                f"{where}layer is {self.layer} version {self.version}, "
-                f"the state's is {found.layer} version {found.version}"
-            )
+    def _differences(self, found: LayerSpec, where: str = "") -> Iterator[tuple[str, str, str]]:
+        """What differs by name, as it is here and in `found`."""
+        mine, theirs = (f"{one.layer} version {one.version}" for one in (self, found))
+        if mine != theirs:
+            yield f"{where}layer", mine, theirs
             return
-        mine, theirs = _canonical(self.options), _canonical(found.options)
-        for name in sorted(mine.keys() | theirs.keys()):
-            if mine.get(name) != theirs.get(name):
-                yield f"{where}{name} is {mine.get(name)!r}, the state's is {theirs.get(name)!r}"
+        options, others = _canonical(self.options), _canonical(found.options)
+        for name in sorted(options.keys() | others.keys()):
+            if options.get(name) != others.get(name):
+                yield f"{where}{name}", repr(options.get(name)), repr(others.get(name))
         for name in sorted(self.parts.keys() | found.parts.keys()):
             if name in self.parts and name in found.parts:
                 yield from self.parts[name]._differences(found.parts[name], f"{where}{name}.")
             else:
-                yield f"{where}{name} is on one side only"
+                here, there = ("there" if name in one.parts else "absent" for one in (self, found))
+                yield f"{where}{name}", here, there
 
 
 def _canonical(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -188,7 +193,10 @@ class LayerState:
             if header.get(name) != expected:
                 raise IncompatibleMemory(
                     f"{name} of this state is {header.get(name)!r:.90}, here it is {expected!r:.90}. A state "
-                    "goes on only with the weights that made it"
+                    "goes on only with the weights that made it",
+                    part=name,
+                    expected=str(header.get(name)),
+                    found=expected,
                 )
         try:
             tensors = tensors_of(data)

@@ -24,10 +24,14 @@ LAYERS: Final = {
     "based": "mnemic.layers.based:Based",
     "mom": "mnemic.layers.mom:MixtureOfMemories",
     "lstm": "mnemic.layers.lstm:LSTM",
+    "hcam": "mnemic.layers.hcam:HCAM",
     "titans-lmm": "mnemic.layers.titans_memory:NeuralMemory",
     "titans-mag": "mnemic.layers.titans_mag:MemoryAsGate",
     "titans-mal": "mnemic.layers.titans_mal:MemoryAsLayer",
     "titans-mac": "mnemic.layers.titans_mac:MemoryAsContext",
+    "product-keys": "mnemic.layers.product_keys:ProductKeys",
+    "peer": "mnemic.layers.product_keys:Peer",
+    "ultramem": "mnemic.layers.ultramem:UltraMem",
 }
 
 

@@ -68,7 +68,7 @@ class TaylorLinearAttention(MemoryLayer[MatrixState]):
         {"heads": 2, "key_dim": 3, "chunk": 4},
         {"key_dim": 4, "value_dim": 5, "compressed": False},
     )
-    dials: ClassVar[tuple[Mapping[str, Any], ...]] = ({"key_dim": 8}, {"key_dim": 4}, {"key_dim": 16})
+    dials: ClassVar[tuple[Mapping[str, Any], ...]] = ({"key_dim": 8}, {"key_dim": 4})
 
     def __init__(self, options: TaylorOptions) -> None:
         super().__init__(options)

@@ -50,7 +50,7 @@ class SlidingWindow(MemoryLayer[WindowState]):
         {"window": 1, "rotary": False},
     )
     uses_positions = True
-    dials: ClassVar[tuple[Mapping[str, Any], ...]] = ({"window": 8}, {"window": 32}, {"window": 64})
+    dials: ClassVar[tuple[Mapping[str, Any], ...]] = ({"window": 8}, {"window": 16}, {"window": 32})
 
     def __init__(self, options: WindowOptions) -> None:
         super().__init__(options)

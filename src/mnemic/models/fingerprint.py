@@ -75,7 +75,7 @@ def fingerprint(local: LocalModel, *, verify: Verify = "fast") -> Fingerprint:
     config = local.model.config.get_text_config(decoder=True)
     told = config.to_diff_dict()
     return Fingerprint(
-        weights=_weights(local.model, verify),
+        weights=weights_hash(local.model, verify=verify),
         config=_hash({name: value for name, value in told.items() if name not in _VOLATILE}),
         tokenizer=_tokenizer(local.tokenizer, verify),
         template=_hash(local.tokenizer.chat_template),
@@ -92,7 +92,8 @@ def library_version() -> str:
     return f"transformers {transformers.__version__}, torch {torch.__version__}"
 
 
-def _weights(model: torch.nn.Module, verify: Verify) -> str:
+def weights_hash(model: torch.nn.Module, *, verify: Verify = "fast") -> str:
+    """The weights' part of a fingerprint, for any module; costs and `verify` as there."""
     named = sorted(model.state_dict(keep_vars=True).items())
     shared = {id(one): name for name, one in reversed(named)}  # tied weights count once
     named = [(name, one) for name, one in named if shared[id(one)] == name]

@@ -14,7 +14,7 @@ from typing import Any, Final, Self
 import torch
 import transformers
 
-from mnemic.cube.errors import InvalidOption, ModelError
+from mnemic.cube.errors import InvalidOption, ModelError, UnusableAnswer
 from mnemic.models.base import Completion, Usage
 from mnemic.models.decoding import Gate, decode
 from mnemic.models.detokenize import TextStream, token_bytes
@@ -225,14 +225,14 @@ class LocalModel:
         text = b"".join(self.token_bytes[token] or b"" for token in made).decode()
         usage = Usage(input_tokens=len(ids), output_tokens=len(made))
         if not gate.complete:
-            raise ModelError(
+            raise UnusableAnswer(
                 f"{self.name} was cut off at {len(made)} tokens before its JSON ended. Raise max_tokens=, or "
                 "limit the length of its strings in the schema (maxLength)"
             )
         try:
             return Completion(text=text, usage=usage, parsed=read_json(text, validator))
         except Unsatisfied as problem:
-            raise ModelError(
+            raise UnusableAnswer(
                 f"{self.name} gave no answer that satisfies the schema: {problem}. Simplify the schema, or "
                 "use a stronger model"
             ) from None

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from typing import Any, Final
 
 from mnemic.cube.checks import require_count, require_extra, require_positive
-from mnemic.cube.errors import InvalidOption, ModelError
+from mnemic.cube.errors import InvalidOption, ModelError, UnusableAnswer
 from mnemic.models.base import Completion, Usage
 from mnemic.models.endpoint import OPENAI_URL, Endpoint, Rejected
 from mnemic.models.messages import check_messages, check_sampling
@@ -109,7 +109,7 @@ class OpenAIModel:
             return Completion(text=text, usage=first, parsed=read_json(text, validator))
         except Unsatisfied as problem:
             if finish == "length":
-                raise ModelError(
+                raise UnusableAnswer(
                     f"{self.name} was cut off at {max_tokens} tokens before its JSON ended. Raise max_tokens="
                 ) from None
             repair = f"That does not satisfy the schema ({problem}). " + instruction(schema)
@@ -121,7 +121,7 @@ class OpenAIModel:
         try:
             return Completion(text=text, usage=usage, parsed=read_json(text, validator))
         except Unsatisfied as problem:
-            raise ModelError(
+            raise UnusableAnswer(
                 f"{self.name} gave no answer that satisfies the schema, after one repair: {problem}. "
                 "Simplify the schema, or use a stronger model"
             ) from None

@@ -18,7 +18,8 @@ from mnemic.plaintext.ingest.pending import PendingEmbeddings
 from mnemic.plaintext.recall.rank import Weights
 from mnemic.plaintext.recall.search import Recall
 from mnemic.vault.erasing import finish
-from mnemic.vault.vault import ModelRow, Vault
+from mnemic.vault.snapshot import ModelRow
+from mnemic.vault.vault import Vault
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from mnemic.cube.errors import InvalidOption, NotFound
-from mnemic.cube.ids import id_bytes, new_ids
+from mnemic.cube.ids import id_bytes
+from mnemic.governance.guard import Guard
+from mnemic.governance.redaction import Redactor
+from mnemic.governance.sweep import over
 from mnemic.plaintext.derive.facts import METHOD
-from mnemic.plaintext.derive.mentions import key_of
+from mnemic.plaintext.derive.names import key_of
 from mnemic.plaintext.ingest.features import FeatureMaker, Progress, embed_pending, lexical_only
 from mnemic.plaintext.ingest.recalled import find_recalled
 from mnemic.plaintext.recall.select import Selection
-from mnemic.vault.archive import Dumped, FileSource, is_dump, write
+from mnemic.vault.archive import Dumped, FileSource, check_target, is_dump, write
 from mnemic.vault.comparing import Diff, diff
 from mnemic.vault.keys import KeyLike
 from mnemic.vault.merging import Merged, merge
 from mnemic.vault.records import Records, Redacted, VaultSource, Version
 from mnemic.vault.vault import Vault, open_vault
-
-Redactor = Callable[[str], str]
 
 
 def dump(
@@ -30,16 +31,19 @@ def dump(
     path: str | os.PathLike[str],
     selection: Selection | None,
     *,
+    guard: Guard | None = None,
     redact: Redactor | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Dumped:
     """Write a memory, or a part of it, to one file, as of one moment; the vault remembers where it went.
 
-    Raises InvalidOption where the file exists, OSError. O(bytes), memory for one batch.
+    guard: by whose rules; what is over by them stays behind, as it is served in no other way either.
+
+    That it went is on record before the first byte leaves: a process that is killed while it writes leaves
+    a part of a file that the audit log knows of. Raises InvalidOption where the file exists, OSError.
+    O(bytes), memory for one batch.
     """
-    if redact is not None and not callable(redact):
-        raise InvalidOption("redact must be a function from text to text")
     with vault.database.read() as transaction:
         records: Any = VaultSource(
             vault,
@@ -47,7 +51,9 @@ def dump(
             spaces=None if selection is None else selection.spaces,
             cubes=None if selection is None else [id_bytes(cube) for cube in selection.cubes],
         )
-        spaces = records.used
+        spaces = records.touched()
+        if guard is not None:
+            records.hide(over(guard, transaction, spaces))
         models = [{"name": name, "dim": dim} for name, dim in records.models.values()]
         if redact is not None:
             records = Redacted(records, redact, lambda text: find_recalled(text))
@@ -57,9 +63,13 @@ def dump(
             "redacted": redact is not None,
             "models": models,
         }
-        done = write(path, records, about=about, overwrite=overwrite, progress=progress)
-    vault.note_dump(spaces, str(Path(path).expanduser().absolute()), new_ids(1)[0], vault.clock())
-    return done
+        target = check_target(path, overwrite=overwrite)
+        noted = vault.note_dump(spaces, str(target.absolute()))
+        try:
+            return write(target, records, about=about, overwrite=overwrite, progress=progress)
+        except BaseException:
+            vault.forget_dump(noted)
+            raise
 
 
 def load(

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
@@ -28,6 +29,7 @@ from mnemic.runtime.mounted import Mounted, Part, Prefix
 from mnemic.vault.vault import Vault
 
 Mountables = MemCube | KV | Mountable | str
+Ask = Callable[[str], None]  # whether the cube of this id may be used now; raises if not
 _guard: Final = threading.Lock()
 _held: WeakKeyDictionary[Any, tuple[int, list[Mounted]]] = WeakKeyDictionary()  # model -> thread, mounts
 
@@ -38,6 +40,7 @@ def mount(
     cubes: Mountables | Sequence[Mountables],
     *,
     vault: Vault | None = None,
+    ask: Ask | None = None,
     order: Sequence[int] | None = None,
     verify: Verify = "fast",
     compose: str = "exact",
@@ -53,7 +56,9 @@ def mount(
     `ratio`). measure: measure the error of an approximate one against the exact, which costs that prefill.
 
     Every cube is looked up in the vault now and again at each generation; one whose sources changed, were
-    deleted or erased, or have expired raises StaleMemory and is never served.
+    deleted or erased, or have expired raises StaleMemory and is never served, and one that the vault's actor
+    may not see, or no longer, raises NotFound or AccessDenied. ask: how to look it up, by its id; default:
+    `require_current` of the vault.
 
     Costs reading the files (83 MB for 1,800 tokens of SmolLM2 in float32) and hashing the weights once a
     model. Raises IncompatibleMemory naming the part that differs, StaleMemory, InvalidFile, NotFound,
@@ -65,7 +70,9 @@ def mount(
         raise InvalidOption(f"compose={compose!r:.80} must be one of {', '.join(COMPOSITIONS)}")
     with ExitStack() as undo:
         depth = _hold(model, undo)
-        opened: list[Any] = [one if _is_other(one) else _open(one, model, vault, verify) for one in chosen]
+        opened: list[Any] = [
+            one if _is_other(one) else _open(one, model, vault, ask, verify) for one in chosen
+        ]
         asks = tuple(one.ask for one in opened if isinstance(one, _Parametric))
         others = [one.memory if isinstance(one, _Parametric) else one for one in opened if not _is_kv(one)]
         others.sort(key=lambda one: one.point)
@@ -174,17 +181,17 @@ def _strike_out(model: Any, id: str, left: int) -> None:
 class _Loaded:
     kv: KV
     part: Part
-    ask: Callable[[], None]  # raises StaleMemory
+    ask: Callable[[], None]  # raises StaleMemory, NotFound, AccessDenied
 
 
 @dataclass(frozen=True, slots=True)
 class _Parametric:
     memory: Mountable
-    ask: Callable[[], None]  # raises StaleMemory
+    ask: Callable[[], None]  # raises StaleMemory, NotFound, AccessDenied
 
 
 def _open(
-    one: str | MemCube | KV, model: LocalModel, vault: Vault | None, verify: Verify
+    one: str | MemCube | KV, model: LocalModel, vault: Vault | None, ask: Ask | None, verify: Verify
 ) -> _Loaded | _Parametric:
     if isinstance(one, KV):
         part = Part(f"kv:{one.tokens}", Point.PREFIX.name, one.tokens, one.nbytes, one.label, one.error)
@@ -193,20 +200,23 @@ def _open(
         raise InvalidOption("say where the cube is kept, so that it can be checked: mount(…, vault=…)")
     id = one if isinstance(one, str) else one.id
 
-    def ask() -> None:
-        with vault.snapshot() as snapshot:
-            snapshot.require_current(id)
-
+    use = partial(ask or partial(_require_current, vault), id)
+    use()
     with vault.snapshot() as snapshot:
-        snapshot.require_current(id)
+        snapshot.require_current(id)  # again, in the transaction that reads it
         cube = snapshot.head(id)
     here = fingerprint(model, verify=verify)
     if cube.kind is Kind.parametric:
-        return _Parametric(open_parametric(vault, cube, model), ask)
+        return _Parametric(open_parametric(vault, cube, model), use)
     check_description(cube, here, model.name)
     kv = load(vault, cube)
     part = Part(id, Point.PREFIX.name, kv.tokens, kv.nbytes, kv.label, kv.error, "current, as the vault said")
-    return _Loaded(kv, part, ask)
+    return _Loaded(kv, part, use)
+
+
+def _require_current(vault: Vault, id: str) -> None:
+    with vault.snapshot() as snapshot:
+        snapshot.require_current(id)
 
 
 def _prefix(

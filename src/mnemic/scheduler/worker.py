@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from mnemic.cube.errors import MnemicError
+from mnemic.cube.errors import MnemicError, VaultTooNew
 from mnemic.vault import jobs
 from mnemic.vault.database import ForkSafeLock
 from mnemic.vault.jobs import Job
 from mnemic.vault.vault import Vault
 
-PAUSE_S: Final = 0.25  # between what was told and its being read: a batch is cheaper than its messages
+QUIET_S: Final = 0.25  # nobody has called for so long: callers go first, and a batch is cheaper than messages
+NOISY_S: Final = 5.0  # while callers leave no such pause, work waits so long before it begins all the same
+SHARE: Final = 0.2  # and then takes this part of the time
 LONGEST_PAUSE_S: Final = 60.0  # while something keeps failing
 IDLE_S: Final = 10.0  # after which the thread ends; the next change starts another
 LEASED: Final = 8
@@ -28,7 +31,8 @@ Handler = Callable[[Job], object]
 class Worker:
     """catch_up: reads one batch of all that is behind and says how many versions that was; handlers: by kind
 
-    of job, what does it. Both may be called twice for the same work.
+    of job, what does it. Both may be called twice for the same work. Its thread gives way to callers, who
+    share the interpreter with it.
     """
 
     def __init__(self, vault: Vault, *, catch_up: Callable[[], int], handlers: Mapping[str, Handler]) -> None:
@@ -37,6 +41,7 @@ class Worker:
         self._handlers = dict(handlers)
         self._one_at_a_time = ForkSafeLock()
         self.last_error: str | None = None
+        self._called_at = 0.0
         self._renew()
 
     def _renew(self) -> None:
@@ -45,8 +50,13 @@ class Worker:
         self._starting = threading.Lock()
         self._thread: threading.Thread | None = None
 
+    def give_way(self) -> None:
+        """Somebody is calling: whatever is not begun yet waits. O(1)."""
+        self._called_at = time.monotonic()
+
     def kick(self) -> None:
         """There may be something to do. Returns at once. O(1)."""
+        self.give_way()
         if self._pid != os.getpid():  # a forked child has no thread, and maybe a lock that is never released
             self._renew()
         if self._kicked.is_set() or self._closing.is_set():
@@ -63,10 +73,14 @@ class Worker:
         What failed stays in the outbox (`jobs`), to be tried again later. O(what is due).
         """
         done = 0
-        with self._one_at_a_time:
-            while made := self._catch_up() + self._work_off():
-                done += made
+        while made := self._some():
+            done += made
         return done
+
+    def _some(self) -> int:
+        """One batch of what is due."""
+        with self._one_at_a_time:
+            return self._work_off() + self._catch_up()  # reading may raise: what is due was done
 
     def close(self) -> None:
         """Stop. What is not done stays so, durably, until the next open."""
@@ -79,22 +93,37 @@ class Worker:
             thread.join(timeout=5)
 
     def _run(self) -> None:
-        pause = PAUSE_S
+        pause = QUIET_S
         while not self._closing.is_set():
             due = self._until_due()
             if not self._kicked.wait(IDLE_S if due is None else due) and due is None and self._has_ended():
                 return
-            self._closing.wait(pause)
-            if self._closing.is_set():
-                return
             self._kicked.clear()
             try:
-                self.flush()
-                self.last_error, pause = None, PAUSE_S
+                self._do_all_in_turn()
+                self.last_error, pause = None, QUIET_S
             except Exception as error:  # noqa: BLE001  # a deriver may raise anything; `health` says it
                 self.last_error = f"{type(error).__name__}: {error}"
                 pause = min(2 * pause, LONGEST_PAUSE_S)
+                self._closing.wait(pause)
                 self._kicked.set()
+
+    def _do_all_in_turn(self) -> None:
+        """All that is due, a batch at a time, each when callers are quiet or have had their share."""
+        theirs = NOISY_S
+        while self._waits_for_quiet(theirs):
+            begun = time.monotonic()
+            if not self._some():
+                return
+            theirs = (time.monotonic() - begun) * (1 / SHARE - 1)
+
+    def _waits_for_quiet(self, longest: float) -> bool:
+        """Until nobody has called for QUIET_S, or `longest` is over; False where this is to end."""
+        until = time.monotonic() + longest
+        while (rest := min(self._called_at + QUIET_S, until) - time.monotonic()) > 0:
+            if self._closing.wait(rest):
+                return False
+        return not self._closing.is_set()
 
     def _has_ended(self) -> bool:
         """A thread with nothing to do ends, so that a memory nobody closes is not kept for ever."""
@@ -126,7 +155,7 @@ class Worker:
         error = None
         try:
             if job.kind not in self._handlers:
-                raise NotImplementedError(f"nothing here does jobs of kind {job.kind!r}")
+                raise VaultTooNew(f"this version of mnemic knows no jobs of kind {job.kind!r}: upgrade it")
             self._handlers[job.kind](job)
         except Exception as caught:  # noqa: BLE001  # whatever it is, the job says so and is tried again
             error = f"{type(caught).__name__}: {caught}"

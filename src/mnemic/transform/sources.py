@@ -14,14 +14,14 @@ def read_sources(
 ) -> tuple[list[MemCube], list[Source], Scope]:
     """Current text cubes of one user, in the order given; their citations; the scope of what is `made`.
 
-    Agent and session are those of the sources where all agree. Raises InvalidOption, NotFound.
+    Agent and session are those of the sources where all agree. Raises InvalidOption, NotFound, AccessDenied.
     """
     if isinstance(cubes, str | MemCube) or not isinstance(cubes, Sequence) or not cubes:
         raise InvalidOption("say which cubes the model should read: a list of cubes or of their ids")
     ids = list(dict.fromkeys(one.id if isinstance(one, MemCube) else one for one in cubes))
     with vault.snapshot() as snapshot:
+        found = [snapshot.head(id) for id in ids]  # first of all: may they be seen?
         sources = snapshot.citations(ids)
-        found = [snapshot.head(one.cube_id) for one in sources]
     for cube in found:
         if cube.kind is not Kind.plaintext:
             raise InvalidOption(f"cube {cube.id} is {cube.kind.name}; {made} is made from text cubes")

@@ -47,6 +47,7 @@ def as_adapter(
     """
     recipe, gate = recipe or Recipe(), gate or Gate()
     found, sources, scope = read_sources(vault, cubes, made="an adapter")
+    vault.require_writable(scope)
     facts = facts_of(found, paraphraser or Templates())
     if not facts:
         raise InvalidOption(

@@ -45,7 +45,8 @@ def as_kv(
     user; agent and session are those of its sources where all agree.
 
     Costs one prefill, O(tokens²), and 2 · layers · kv heads · head_dim · tokens numbers on disk. Raises
-    InvalidOption, NotFound, ModelError when it does not fit, UnsupportedModel, PromptMismatch, VaultFull.
+    InvalidOption, NotFound, AccessDenied, ModelError when it does not fit, UnsupportedModel, PromptMismatch,
+    VaultFull.
     """
     if storage not in STORAGES:
         raise InvalidOption(f"storage={storage!r:.80} must be one of {', '.join(STORAGES)}")
@@ -53,6 +54,7 @@ def as_kv(
     below = _below(vault, model)
     sources += [source for source, _ in below]
     scope = one_scope([scope, *(cube.header.scope for _, cube in below)])
+    vault.require_writable(scope)
     text = _block(shown, instruction)
     exact = prefill(model, text_ids(model, text, form=SYSTEM), form=SYSTEM)
     kept = exact

@@ -81,6 +81,7 @@ def as_memory(
     """
     options = options or Options()
     found, sources, scope = read_sources(vault, cubes, made="a memory")
+    vault.require_writable(scope)
     texts: list[Text] = [said(one) for one in found]
     if model.tokenizer.chat_template:
         asked = examples(model, facts_of(found, paraphraser or Templates()))

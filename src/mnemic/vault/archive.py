@@ -108,6 +108,14 @@ class _Entry:
         return {"sha256": self._hash.hexdigest(), "bytes": self.size, "records": self.records}
 
 
+def check_target(path: str | os.PathLike[str], *, overwrite: bool) -> Path:
+    """Where a dump may be written. Raises InvalidOption where there is a file already."""
+    target = Path(path).expanduser()
+    if target.exists() and not overwrite:
+        raise InvalidOption(f"{target} exists; choose another name, or say overwrite=True")
+    return target
+
+
 def write(
     path: str | os.PathLike[str],
     records: Records,
@@ -120,9 +128,7 @@ def write(
 
     about: goes into the manifest. Raises InvalidOption where the file exists, and OSError.
     """
-    target = Path(path).expanduser()
-    if target.exists() and not overwrite:
-        raise InvalidOption(f"{target} exists; choose another name, or say overwrite=True")
+    target = check_target(path, overwrite=overwrite)
     part = target.with_name(f"{target.name}.part")
     try:
         with part.open("wb") as file:

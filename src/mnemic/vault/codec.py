@@ -7,12 +7,20 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from mnemic.cube.errors import Frozen
 from mnemic.cube.ids import id_text
 from mnemic.cube.model import Blob, Header, Kind, MemCube, Origin, Place, Scope, Source, State
 from mnemic.cube.times import to_datetime
+
+
+class Secret(NamedTuple):
+    """What stood in a text where there is now a mark such as "[card]"; start: of the mark."""
+
+    start: int
+    mark: str
+    said: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +52,7 @@ class Draft:
     client_id: str | None = None
     blob: Blob | None = None
     features: Mapping[int, bytes] = field(default_factory=dict)
+    secrets: tuple[Secret, ...] = ()  # kept beside it, sealed; not part of what it says
 
 
 def mac(key: bytes, *parts: str | bytes | int | None) -> bytes:
@@ -211,7 +220,7 @@ def check_thawed(row: Stored, draft: Draft) -> None:
         return
     known = row.draft()
     if known.frozen and replace(known, frozen=False, expires_at=None, features={}) != replace(
-        draft, frozen=False, expires_at=None, features={}
+        draft, frozen=False, expires_at=None, features={}, secrets=()
     ):
         cube = id_text(row.cube)
         raise Frozen(f"cube {cube} is frozen: thaw({cube!r}) first, or leave it. Nothing was changed.")

@@ -114,13 +114,12 @@ def why_not_current(transaction: Transaction, tenant: str, cube: str) -> str | N
     return reason
 
 
-def require_current(transaction: Transaction, tenant: str, cube: str) -> None:
-    """Raises StaleMemory, which says why, unless the cube may be served."""
-    if (reason := why_not_current(transaction, tenant, cube)) is not None:
-        raise StaleMemory(
-            f"cube {cube} is not current: {reason}. It is not served. Build it again from what holds now: "
-            "mnemic kv build"
-        )
+def stale(cube: str, reason: str) -> StaleMemory:
+    """The refusal, in words."""
+    return StaleMemory(
+        f"cube {cube} is not current: {reason}. It is not served. Build it again from what holds now: "
+        "mnemic kv build"
+    )
 
 
 def _in_what_it_rests_on(transaction: Transaction, tenant: str, cube: bytes, moment: int) -> str | None:

@@ -87,17 +87,24 @@ def _binder(order: Sequence[str] | None, constants: Params) -> Callable[[Params]
 class InStatement:
     """A statement with one IN list: `build` gets its bind parameters."""
 
-    __slots__ = ("_sizes",)
+    __slots__ = ("_build", "_sizes")
 
     def __init__(self, build: Callable[[Sequence[BindParameter[Any]]], ClauseElement]) -> None:
-        self._sizes = [(n, Statement(build([bindparam(f"in_{i}") for i in range(n)]))) for n in _IN_SIZES]
+        self._build = build
+        self._sizes: dict[int, Statement] = {}  # made at first use: 256 parameters cost more than a module
 
     def parts(self, values: Sequence[Any]) -> Iterator[tuple[Statement, dict[str, Any]]]:
         largest = _IN_SIZES[-1]
         for start in range(0, len(values), largest):
             part = values[start : start + largest]
-            size, statement = next(item for item in self._sizes if item[0] >= len(part))
-            yield statement, {f"in_{i}": part[min(i, len(part) - 1)] for i in range(size)}
+            size = next(size for size in _IN_SIZES if size >= len(part))
+            yield self._of(size), {f"in_{i}": part[min(i, len(part) - 1)] for i in range(size)}
+
+    def _of(self, size: int) -> Statement:
+        if (found := self._sizes.get(size)) is None:
+            found = Statement(self._build([bindparam(f"in_{i}") for i in range(size)]))
+            self._sizes[size] = found
+        return found
 
 
 class Deed(NamedTuple):
@@ -126,6 +133,10 @@ class Actor(Protocol):
 
         Raises AccessDenied and LegalHold.
         """
+        ...
+
+    def admit(self, transaction: Transaction) -> None:
+        """Raises AccessDenied for who may do nothing at all, such as one who was disabled."""
         ...
 
     def look(self, transaction: Transaction, scope: Scope, row: Stored) -> bool:

@@ -18,6 +18,7 @@ from mnemic.cube.model import MemCube, Scope, Source
 from mnemic.vault import jobs, log, reading, tables, writing
 from mnemic.vault.codec import Draft, digest, erased_key, erased_marker, mac, stored
 from mnemic.vault.database import InStatement, Statement, Transaction
+from mnemic.vault.finding import Finder
 from mnemic.vault.writing import Parent, Written
 
 if TYPE_CHECKING:
@@ -115,12 +116,12 @@ def derived_id(method: str, *names: str | None) -> str:
     return id_text(named_id(mac(b"mnemic derived id", method, *names)))
 
 
-def slot_key(vault: Vault, scope: Scope, subject: str, attribute: str) -> bytes:
+def slot_key(vault: Finder, scope: Scope, subject: str, attribute: str) -> bytes:
     """The keyed name of a slot: one attribute of one subject, as told by a user to an agent."""
     return mac(vault._key, "slot", scope.user, scope.agent, subject, attribute)
 
 
-def states_of(vault: Vault, transaction: Transaction, cubes: Iterable[str]) -> dict[str, State]:
+def states_of(vault: Finder, transaction: Transaction, cubes: Iterable[str]) -> dict[str, State]:
     """Heads by cube id, tombstones included; what is not there is left out. O(cubes / 256) round trips."""
     keys = list(dict.fromkeys(id_bytes(cube) for cube in cubes))
     out = {}
@@ -131,7 +132,7 @@ def states_of(vault: Vault, transaction: Transaction, cubes: Iterable[str]) -> d
     return out
 
 
-def states_after(vault: Vault, transaction: Transaction, space: int, seq: int, limit: int) -> list[State]:
+def states_after(vault: Finder, transaction: Transaction, space: int, seq: int, limit: int) -> list[State]:
     """Live heads of a space above a seq, in seq order."""
     params = {"t": vault.tenant, "s": space, "seq": seq, "n": limit}
     out = []
@@ -143,7 +144,7 @@ def states_after(vault: Vault, transaction: Transaction, space: int, seq: int, l
 
 
 def cubes_in_slots(
-    vault: Vault, transaction: Transaction, space: int, slots: Iterable[bytes]
+    vault: Finder, transaction: Transaction, space: int, slots: Iterable[bytes]
 ) -> dict[bytes, list[str]]:
     """The cubes that ever took a place in each slot."""
     out: dict[bytes, list[str]] = {}

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_left
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cache
@@ -22,13 +22,14 @@ import sqlalchemy as sa
 from mnemic.cube.errors import NotFound, VaultBusy, VaultError
 from mnemic.cube.ids import id_bytes, id_text, new_ids
 from mnemic.cube.times import to_datetime
-from mnemic.vault import jobs, lineage, log, reading, tables
+from mnemic.vault import governing, jobs, lineage, log, reading, tables
 from mnemic.vault.codec import erased_key, erased_marker
-from mnemic.vault.database import InStatement, Statement, Transaction
+from mnemic.vault.database import Deed, InStatement, Statement, Transaction
 from mnemic.vault.vault import Vault
 from mnemic.vault.writing import REBUILD, SpaceGone
 
 Status = Literal["done", "pending", "dry run"]
+Still = Callable[[Transaction, Sequence[bytes]], list[bytes]]
 
 KEPT: Final = frozenset({"meta", "tenant", "model", "erased", "erasure"})  # no content, or what is gone
 OF_SPACES: Final = frozenset({"space", "scope", "change", "dump", "progress"})  # go with the whole space
@@ -183,28 +184,32 @@ def erase(
     *,
     reason: str | None = None,
     dry_run: bool = False,
+    still: Still = lambda _, asked: list(asked),
 ) -> Certificate:
     """Destroy cubes, or whole spaces, with all that was made from them. O(what goes), then O(vault).
+
+    still: which of them are to go, asked in the transaction that destroys them; default: all.
 
     Raises NotFound for an id that is not here, before anything is erased; VaultBusy when others keep writing
     to what is being erased.
     """
-    asked = [id_bytes(cube) for cube in cubes]
+    wanted = [id_bytes(cube) for cube in cubes]
     if dry_run:
         with vault.database.read() as transaction:
-            plan = plan_of(transaction, vault.tenant, asked, spaces)
+            plan = plan_of(transaction, vault.tenant, still(transaction, wanted), spaces)
         return _certificate(vault, plan, new_ids(1)[0], vault.clock(), "dry run", reason=reason)
     for _ in range(_ATTEMPTS):
         with vault.database.write() as transaction:
-            plan = plan_of(transaction, vault.tenant, asked, spaces)
+            plan = plan_of(transaction, vault.tenant, still(transaction, wanted), spaces)
             if not _hold(transaction, vault.tenant, plan.touched):
                 continue
-            again = plan_of(transaction, vault.tenant, asked, spaces)
-            if not again.touched:
-                return _certificate(vault, again, new_ids(1)[0], vault.clock(), "done", reason=reason)
+            again = plan_of(transaction, vault.tenant, still(transaction, wanted), spaces)
             if again.touched != plan.touched:
                 continue  # somebody has made something from it in yet another space
             (id_,), at = new_ids(1), vault.clock()
+            transaction.deeds.append(Deed("erase", id_))
+            if not again.touched:
+                return _certificate(vault, again, id_, at, "done", reason=reason)
             rooms = destroy(transaction, vault.tenant, vault._key, again, erasure=id_, at=at)
         for user in again.users:
             vault._interned.forget(user)
@@ -326,6 +331,9 @@ def destroy(
         _silence(transaction, tenant, [bytes(row[1]) for row in changes])
         for table, by_space in _by_space():
             rooms[table] = rooms.get(table, 0) + transaction.run(by_space, {"t": tenant, "s": space})
+    for user in filter(None, plan.users):
+        for table, count in governing.forget_user(transaction, tenant, user).items():
+            rooms[table] = rooms.get(table, 0) + count
     cubes = {row[2]: space for space, rows in plan.versions.items() for row in rows}
     for cube, space in sorted(cubes.items()):
         mark(transaction, tenant, key, erased_marker(cube), space, seq_of.get(space, 0))

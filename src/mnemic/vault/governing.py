@@ -7,10 +7,11 @@ knows still holds.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import sqlalchemy as sa
 
+from mnemic.cube.reach import Reach
 from mnemic.vault import tables
 from mnemic.vault.database import InStatement, Row, Statement, Transaction
 
@@ -129,6 +130,9 @@ _set_state = Statement(
 )
 
 
+_REACH: Final = {"grants": 3, "policy": 1}  # where the reach stands in their rows
+
+
 class Use(NamedTuple):
     """How often a cube was served, and when last (microseconds)."""
 
@@ -182,6 +186,24 @@ def add_policy(transaction: Transaction, tenant: str, row: Mapping[str, Any]) ->
 
 def drop_policy(transaction: Transaction, tenant: str, policy: bytes) -> int:
     return transaction.run(_drop_policy, {"t": tenant, "p": policy})
+
+
+def forget_user(transaction: Transaction, tenant: str, user: str) -> dict[str, int]:
+    """Take out the grants and policies that name a user whose memory is erased; rows by table. O(rules)."""
+    held = {"grants": grants(transaction, tenant), "policy": policies(transaction, tenant)}
+    named = [
+        (table, bytes(row[0]))
+        for table, rows in held.items()
+        for row in rows
+        if Reach.from_json(bytes(row[_REACH[table]])).user == user
+    ]
+    if not named:
+        return {}
+    bump(transaction, tenant)
+    gone = {"grants": 0, "policy": 0}
+    for table, raw in named:
+        gone[table] += (drop_grant if table == "grants" else drop_policy)(transaction, tenant, raw)
+    return gone
 
 
 def headers_of(transaction: Transaction, tenant: str, cubes: Sequence[bytes]) -> list[bytes]:

@@ -21,11 +21,11 @@ from mnemic.cube.ids import id_bytes, id_text, new_ids
 from mnemic.cube.model import Blob, Scope, State, check_scope_field
 from mnemic.vault import blobs, deriving, erasing, jobs, lineage, log, reading, tables
 from mnemic.vault.codec import Stored, client_key, digest, erased_marker
-from mnemic.vault.database import InStatement, Statement, Transaction
+from mnemic.vault.database import Deed, InStatement, Statement, Transaction
 from mnemic.vault.heads import AGREE, Head, heads_of
 from mnemic.vault.records import BATCH, Change, Edge, Group, Records, Version, cited, with_digests
 from mnemic.vault.vault import Vault
-from mnemic.vault.writing import REBUILD, Target
+from mnemic.vault.writing import REBUILD, RESTORED, Target
 
 Progress = Callable[[int, int], None]
 SlotOf = Callable[[Version], tuple[str, str] | None]
@@ -71,7 +71,8 @@ _set_head = Statement(
     .values(
         head=_p("head_"),
         head_seq=_p("seq_"),
-        deleted=_p("deleted_"),
+        deleted=_p("deleted_", type_=sa.BigInteger),
+        state=RESTORED,
         conflict=_p("conflict_"),
         scope=_p("sc_"),
     )
@@ -181,6 +182,7 @@ def merge(
     """
     account = Merged(records.name)
     with vault.database.write() as transaction:
+        transaction.deeds.append(Deed("load"))
         work = _Work(vault, transaction, account, slot_of)
         work.erase_and_skip(records)
         for batch in _batches(records.groups()):

@@ -19,6 +19,7 @@ from mnemic.vault.schema_1 import TABLES as SCHEMA_1
 from mnemic.vault.schema_2 import TABLES as SCHEMA_2
 from mnemic.vault.schema_3 import TABLES as SCHEMA_3
 from mnemic.vault.schema_4 import TABLES as SCHEMA_4
+from mnemic.vault.schema_5 import TABLES as SCHEMA_5
 
 Migration = Callable[[Transaction], None]
 
@@ -75,7 +76,13 @@ def governance(transaction: Transaction) -> None:
         transaction.script(statement)
 
 
-MIGRATIONS: tuple[Migration, ...] = (initial, background_work, portable, governance)
+def secrets_of_texts(transaction: Transaction) -> None:
+    """Version 5: what redaction has taken out and sealed."""
+    for statement in SCHEMA_5[transaction.dialect]:
+        transaction.script(statement)
+
+
+MIGRATIONS: tuple[Migration, ...] = (initial, background_work, portable, governance, secrets_of_texts)
 
 
 def get_meta(transaction: Transaction, key: str) -> bytes | None:

@@ -75,6 +75,13 @@ stored_after = Statement(
     .order_by(_version.c.seq)
     .limit(_p("n", type_=sa.BigInteger))
 )
+heads_after = Statement(  # deleted ones too
+    sa.select(*_columns)
+    .select_from(_heads)
+    .where(*_in_space, _version.c.seq > _p("seq"), _cube.c.head_seq == _version.c.seq)
+    .order_by(_version.c.seq)
+    .limit(_p("n", type_=sa.BigInteger))
+)
 head_of = Statement(
     sa.select(_cube.c.space, *_columns)
     .select_from(_heads)

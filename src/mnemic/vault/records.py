@@ -175,10 +175,10 @@ class VaultSource:
         self._tenant = vault.tenant
         self._whole = None if spaces is None and cubes is None else frozenset(spaces or ())
         self._cubes = frozenset(cubes or ())
+        self._hidden: frozenset[bytes] = frozenset()
         rows = transaction.rows(reading.models, {"t": self._tenant})
         self.models = {number: (name, dim) for number, name, dim, _ in rows}
         self._blobs: dict[str, Blob] = {}
-        self.used: set[int] = set()  # the spaces that versions were read from
 
     def markers(self) -> Iterator[bytes]:
         for (marker,) in self._transaction.rows(_markers, {"t": self._tenant}):
@@ -206,7 +206,21 @@ class VaultSource:
         found = self._transaction.rows(reading.spaces, {"t": self._tenant})
         return [row[0] for row in found if self._cubes or self._whole is None or row[0] in self._whole]
 
+    def touched(self) -> list[int]:
+        """The spaces that something is read from."""
+        if not self._cubes:
+            return self.spaces()
+        params = {"t": self._tenant}
+        found = self._transaction.rows_in(reading.spaces_of, params, sorted(self._cubes))
+        return sorted({int(row[0]) for row in found} | (self._whole or frozenset()))
+
+    def hide(self, cubes: Collection[bytes]) -> None:
+        """Leave these out."""
+        self._hidden = frozenset(cubes)
+
     def _has(self, space: int, cube: bytes) -> bool:
+        if cube in self._hidden:
+            return False
         return self._whole is None or space in self._whole or cube in self._cubes
 
     def _groups_of(self, space: int) -> Iterator[Group]:
@@ -263,7 +277,6 @@ class VaultSource:
                     features.setdefault(seq, {})[self.models[model][0]] = bytes(data)
             for row in rows:
                 if self._has(space, bytes(row[2])):
-                    self.used.add(space)
                     yield row[0], self._version(row, scopes[row[4]], features.get(row[0], {}))
             after = rows[-1][0]
 
@@ -335,6 +348,8 @@ class Redacted:
 
     def _redacted(self, one: Version) -> Version:
         said: dict[str, Any] = {key: one.header[key] for key in _SHARED if key in one.header}
+        if "labels" in said:
+            said["labels"] = list(dict.fromkeys(map(self._redact, said["labels"])))
         if "name" in one.header:
             said["name"] = self._redact(one.header["name"])
         if "metadata" in one.header:

@@ -178,6 +178,16 @@ feature = _table(
     sa.Column("data", _bytes, nullable=False, info={"sealed": "seq"}),
 )
 
+secret = _table(
+    "secret",  # what was taken out of a text, only where the vault is encrypted; never dumped
+    sa.Column("tenant", _text, primary_key=True),
+    sa.Column("space", _int, primary_key=True, autoincrement=False),
+    sa.Column("seq", _int, primary_key=True, autoincrement=False),
+    sa.Column(
+        "spans", _bytes, nullable=False, info={"sealed": "seq"}
+    ),  # JSON [start, mark, what it stands for]
+)
+
 blob = _table(
     "blob",  # one row a version that names a large payload; the file is beside the vault
     sa.Column("tenant", _text, primary_key=True),
@@ -258,7 +268,7 @@ grants = _table(
     sa.Column("tenant", _text, primary_key=True),
     sa.Column("grant_id", _bytes, primary_key=True),
     sa.Column("principal", _bytes),  # NULL: everyone
-    sa.Column("rights", _int, nullable=False),  # bits: 1 read, 2 write, 4 admin
+    sa.Column("rights", _int, nullable=False),  # bits: 1 read, 2 write, 4 admin, 8 reveal
     sa.Column(
         "reach", _bytes, nullable=False, info={"sealed": None}
     ),  # JSON of user, agent, session; a field left out is any

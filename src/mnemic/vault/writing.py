@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from mnemic.cube.ids import id_text, named_id, new_ids
 from mnemic.cube.model import Scope, State
-from mnemic.vault import blobs, heads, jobs, lineage, log, tables
+from mnemic.vault import blobs, heads, jobs, lineage, log, secrets, tables
 from mnemic.vault.codec import Draft, Stored, client_key, digest, encode_header, mac
 from mnemic.vault.database import Deed, Statement, Transaction
 
@@ -31,10 +31,23 @@ _drop_feature = Statement(
         tables.feature.c.seq == _p("seq"),
     )
 )
+# What had expired and says something again is there again (cube/lifecycle.py: expired, restore, activated).
+RESTORED = sa.case(
+    (
+        sa.and_(_cube.c.state == int(State.expired), _p("deleted_", type_=sa.BigInteger) == 0),
+        int(State.activated),
+    ),
+    else_=_cube.c.state,
+)
 _move_head = Statement(
     sa.update(_cube)
     .where(_cube.c.tenant == _p("t"), _cube.c.cube == _p("c"))
-    .values(head=_p("head_"), head_seq=_p("head_seq_"), deleted=_p("deleted_"))
+    .values(
+        head=_p("head_"),
+        head_seq=_p("head_seq_"),
+        deleted=_p("deleted_", type_=sa.BigInteger),
+        state=RESTORED,
+    )
 )
 
 
@@ -193,6 +206,10 @@ def insert(
     large = [(row.seq, blob) for row, blob in named if blob is not None]
     if large:
         blobs.name(transaction, tenant, space, large)
+    if hidden := [
+        (row.seq, draft.secrets) for row, draft in zip(stored, drafts, strict=True) if draft.secrets
+    ]:
+        secrets.keep(transaction, tenant, space, hidden)
     if parents or any(draft.sources for draft in drafts):
         _relate(transaction, tenant, space, drafts, stored, first_time)
     return Written(id_text(change_id or ids[0]), taken.epoch, taken.last_seq, tuple(stored))
@@ -215,7 +232,8 @@ def _relate(
             if cited:
                 lineage.cite(transaction, tenant, space, row.version, cited, role=role)
     if lineage.restate(transaction, tenant, [row.cube for row in stored], at):
-        jobs.ask(transaction, tenant, space, REBUILD, at=at)
+        # by the clock: recorded times may be ahead of it, after a merge by far, and the job would wait
+        jobs.ask(transaction, tenant, space, REBUILD, at=transaction.clock())
 
 
 def put_features(

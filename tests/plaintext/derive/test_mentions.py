@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mnemic.plaintext.derive.attributes import cues, phrase
-from mnemic.plaintext.derive.mentions import key_of, mentions, same
+from mnemic.plaintext.derive.mentions import mentions
+from mnemic.plaintext.derive.names import key_of, same
 
 
 def read(text: str, speaker: str = "Ana") -> list[tuple[str, str, str | None]]:

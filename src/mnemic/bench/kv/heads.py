@@ -7,6 +7,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from itertools import combinations
+from statistics import fmean
 from typing import Any, Final
 
 import torch
@@ -25,34 +26,44 @@ from mnemic.bench.kv.measure import answer_logits, call
 WINDOW: Final = 32
 
 
-def variants(share: float, seed: int) -> dict[str, Policy]:
-    """Task-KV, its heads chosen wrongly, its parts left out, and the baselines, at one budget."""
+RANDOM: Final = 5
+
+
+def variants(share: float, seed: int) -> dict[str, list[Policy]]:
+    """Task-KV, its heads chosen wrongly, its parts left out, and the baselines, at one budget.
+
+    Several random choices of heads, because much depends on which heads they are.
+    """
     own: dict[str, Any] = {
         "budget": share, "beta": 0.3, "m": 1, "top_t": 256, "window": WINDOW, "sinks": 4, "recent": 32,
         "granularity": "query",
     }  # fmt: skip
     plain: dict[str, Any] = {"budget": share, "protect_prompt": False, "window": WINDOW}
     return {
-        "taskkv": TaskKV(**own),
-        "taskkv, nearest heads": TaskKV(**own, heads="near"),
-        "taskkv, random heads": TaskKV(**own, heads="random", seed=seed),
-        "taskkv, no closest head": TaskKV(**own, closest=False),
-        "taskkv, closest added": TaskKV(**own, extra_center=True),
-        "taskkv, no middle": TaskKV(**own, middle=False),
-        "snapkv": SnapKV(budget=share, window=WINDOW),
-        "streaming": StreamingLLM(**plain),
-        "random tokens": RandomEviction(**plain, seed=seed),
+        "taskkv": [TaskKV(**own)],
+        "taskkv, nearest heads": [TaskKV(**own, heads="near")],
+        "taskkv, random heads": [
+            TaskKV(**own, heads="random", seed=RANDOM * seed + i) for i in range(RANDOM)
+        ],
+        "taskkv, by cosine": [TaskKV(**own, metric="cosine")],
+        "taskkv, no closest head": [TaskKV(**own, closest=False)],
+        "taskkv, closest added": [TaskKV(**own, extra_center=True)],
+        "taskkv, no middle": [TaskKV(**own, middle=False)],
+        "snapkv": [SnapKV(budget=share, window=WINDOW)],
+        "streaming": [StreamingLLM(**plain)],
+        "random tokens": [RandomEviction(**plain, seed=seed)],
     }
 
 
 def reread(
     model: Any, items: Sequence[Item], shares: Sequence[float], report: Callable[[str], None]
-) -> dict[str, dict[str, list[dict[str, float]]]]:
+) -> dict[str, dict[str, list[dict[str, Any]]]]:
     """policy -> share -> for each text: KL to the full cache and the NLL's increase on a passage read again.
 
-    Keys are stored for each query head, for all alike, so that there are heads to choose from.
+    Keys are stored for each query head, for all alike, so that there are heads to choose from. `kls`: of each
+    variant's choices, one by one; base: the full cache's own NLL of the passage.
     """
-    found: dict[str, dict[str, list[dict[str, float]]]] = {}
+    found: dict[str, dict[str, list[dict[str, Any]]]] = {}
     with torch.no_grad():
         for seed, item in enumerate(items):
             prompt, answer = torch.tensor([item.prompt]), torch.tensor([item.answer])
@@ -61,13 +72,17 @@ def reread(
             truth = answer_logits(model, answer, start.clone(), step=len(item.answer)).log_softmax(-1)
             base = float(F.nll_loss(truth, answer[0, 1:]))
             for share in shares:
-                for name, policy in variants(share, seed).items():
-                    cache = start.clone()
-                    cache.compress(policy)
-                    logits = answer_logits(model, answer, cache, step=len(item.answer)).log_softmax(-1)
-                    kl = F.kl_div(logits, truth, log_target=True, reduction="none").sum(-1).mean()
-                    cell = {"kl": float(kl), "loss": float(F.nll_loss(logits, answer[0, 1:])) - base}
-                    cell["kept"] = sum(sum(layer.kept[0]) for layer in cache.report().layers)
+                for name, policies in variants(share, seed).items():
+                    kls, losses, kept = [], [], 0
+                    for policy in policies:
+                        cache = start.clone()
+                        cache.compress(policy)
+                        logits = answer_logits(model, answer, cache, step=len(item.answer)).log_softmax(-1)
+                        kl = F.kl_div(logits, truth, log_target=True, reduction="none").sum(-1).mean()
+                        kls.append(float(kl))
+                        losses.append(float(F.nll_loss(logits, answer[0, 1:])) - base)
+                        kept = sum(sum(layer.kept[0]) for layer in cache.report().layers)
+                    cell = {"kl": fmean(kls), "kls": kls, "loss": fmean(losses), "base": base, "kept": kept}
                     found.setdefault(name, {}).setdefault(str(share), []).append(cell)
             report(item.name)
     return found

@@ -1,8 +1,9 @@
 """Every policy on every item at equal budgets: how likely the right tokens stay, and what the cache weighs.
 
 A prompt is prefilled once with everything kept; each policy then cuts a copy of that cache (H2O, which must
-see every row, prefills for itself). Decode policies are fed the answer in calls of one window: nothing is
-evicted inside a window, so that is the same as token by token, and many times faster.
+see every row, and KVzip, which reads twice, prefill for themselves). Decode policies are fed the answer in
+calls of one window: nothing is evicted inside a window, so that is the same as token by token, and many times
+faster.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from torch import Tensor
 from mnemic.activation.cache import policy_cache
 from mnemic.activation.full import FullCache
 from mnemic.activation.h2o import H2O
+from mnemic.activation.kvzip import KVzip
 from mnemic.activation.lazy import LazyEviction
 from mnemic.activation.policy import Policy
 from mnemic.activation.random_eviction import RandomEviction
@@ -41,6 +43,7 @@ def prompt_policies(share: float) -> dict[str, Policy]:
         "snapkv": SnapKV(budget=share, window=WINDOW),
         "snapkv-adaptive": SnapKV(budget=share, window=WINDOW, adaptive=True),
         "taskkv": TaskKV(budget=share, window=WINDOW, recent=WINDOW),
+        "kvzip": KVzip(budget=share),
         "h2o": H2O(**same),
         "tova": TOVA(**same),
         "streaming": StreamingLLM(**same),
@@ -103,6 +106,8 @@ def _item(model: Any, item: Item, budgets: Sequence[float]) -> Iterator[Row]:
             if item.decode:
                 cache = policy_cache([policy], model)
                 call(model, prompt, cache)
+            elif isinstance(policy, KVzip):  # reads for itself, twice
+                cache = policy.read(model, prompt)
             else:
                 cache = (masses if policy.needs.prompt else start).clone()
                 cache.compress(policy)

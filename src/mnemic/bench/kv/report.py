@@ -20,7 +20,10 @@ def summarise(rows: Sequence[Row], peers: Sequence[Row] = ()) -> dict[str, Any]:
     """
     whole = {row["name"]: row for row in rows if row["policy"] == "full"}
     found: dict[str, Any] = {}
+    both = _common(peers)
     for row in [*rows, *peers]:
+        if both and row["name"] not in both.get(row["family"], {row["name"]}):
+            continue
         if row["policy"] != "full" and row["name"] in whole:
             name = row["policy"] if "tokens" in row else f"kvpress {row['policy']}"
             cell = found.setdefault(row["family"], {}).setdefault(str(row["budget"]), {}).setdefault(name, [])
@@ -32,6 +35,14 @@ def summarise(rows: Sequence[Row], peers: Sequence[Row] = ()) -> dict[str, Any]:
         }
         for family, by_budget in found.items()
     }
+
+
+def _common(peers: Sequence[Row]) -> dict[str, set[str]]:
+    """family -> the items that every press has at every budget: what is compared is on the same items."""
+    names: dict[str, dict[tuple[str, float], set[str]]] = {}
+    for row in peers:
+        names.setdefault(row["family"], {}).setdefault((row["policy"], row["budget"]), set()).add(row["name"])
+    return {family: set.intersection(*by_press.values()) for family, by_press in names.items()}
 
 
 def _numbers(pairs: Sequence[tuple[Row, Row]]) -> Row:
@@ -71,7 +82,7 @@ def markdown(summary: Mapping[str, Any], *, command: str, notes: Sequence[str]) 
                 for name, of in sorted(by_policy.items(), key=lambda pair: pair[1]["kl"])
             ]
             parts += [f"## {family}, {float(budget):.0%} of the tokens", table(header, rows)]
-    parts += _verdict(summary)
+    parts[2 + len(notes) : 2 + len(notes)] = _verdict(summary)
     return "\n\n".join(parts) + "\n"
 
 
@@ -89,8 +100,9 @@ def _verdict(summary: Mapping[str, Any]) -> list[str]:
                 [
                     family,
                     f"{float(budget):.0%}",
-                    f"{best} {ours[best]['kl']:.3f}",
-                    f"{press} {theirs[press]['kl']:.3f}",
+                    str(ours[best]["items"]),
+                    f"{best} {ours[best]['kl']:.4f} ({ours[best]['kl_worst']:.4f})",
+                    f"{press} {theirs[press]['kl']:.4f} ({theirs[press]['kl_worst']:.4f})",
                     "yes" if ours[best]["kl"] <= theirs[press]["kl"] else "no",
                 ]
             )
@@ -98,7 +110,8 @@ def _verdict(summary: Mapping[str, Any]) -> list[str]:
         return []
     return [
         "## Best of ours and of kvpress, by KL",
-        table(["family", "budget", "ours", "kvpress", "on or above"], rows),
+        "The mean over the items, and in brackets the worst 5 % of them.",
+        table(["family", "budget", "items", "ours", "kvpress", "ours on or above"], rows),
     ]
 
 

@@ -60,38 +60,22 @@ _UPDATES = ("linear", "retention", "gla", "delta", "gated_delta")
 
 def trained(records: Records) -> list[Demand]:
     """What was trained, by the records of `suite`."""
-    small, curve = _of(records, "small"), _of(records, "curve")
+    small, dial = of_experiment(records, "small"), of_experiment(records, "dial")
+    sizes, windows = ([f"{name} {n}" for n in them] for name, them in _DIALS.items())
+    eight = "Taylor over elu + 1 at equal key size (8 pairs)"
     return [
-        _gap(
-            "BASED",
-            "Taylor over elu + 1 at equal key size (8 pairs)",
-            small,
-            "taylor key 8",
-            "linear key 8",
-            0.10,
-        ),
-        _rises(
-            "BASED",
-            "accuracy does not fall with key_dim 4, 8, 16",
-            curve,
-            [f"taylor key {n}" for n in (4, 8, 16)],
-            0.03,
-        ),
-        _rises(
-            "BASED",
-            "accuracy rises with window 8, 32, 64",
-            curve,
-            [f"window window {n}" for n in (8, 32, 64)],
-            0.0,
-        ),
-        _near("BASED", "window 64 near full attention", curve, "window window 64", "attention", 0.03),
-        _gap("MoM", "4/2 + shared over one memory, key size 4", small, _MOM, "hebbian key 4", 0.05),
-        _gap("MoM", "not below one memory of the same active state", small, _MOM, _WIDE, 0.0),
+        compared("BASED", eight, small, "taylor key 8", "linear key 8", gap=0.10),
+        _rises("BASED", "accuracy does not fall with key_dim 4, 8, 16", dial, sizes, 0.03),
+        _rises("BASED", "accuracy rises with window 8, 32, 64", dial, windows, 0.0),
+        _near("BASED", "window 64 near full attention", dial, "window window 64", "attention", 0.03),
+        compared("MoM", "4/2 + shared over one memory, key size 4", small, _MOM, "hebbian key 4", gap=0.05),
+        compared("MoM", "not below one memory of the same active state", small, _MOM, _WIDE, gap=0.0),
         _health("MoM", small, _MOM, demanded=True),
         _health("MoM", small, f"{_MOM} balance 0.0", demanded=False),
     ]
 
 
+_DIALS = {"taylor key": (4, 8, 16), "window window": (8, 32, 64)}
 _MOM, _WIDE = "mom key 4 value 48 update linear conv 0 gated False", "hebbian key 4 value 144"
 
 
@@ -210,7 +194,7 @@ def _isolation() -> list[Demand]:
     return rows
 
 
-def _of(records: Records, experiment: str) -> dict[str, list[dict[str, Any]]]:
+def of_experiment(records: Records, experiment: str) -> dict[str, list[dict[str, Any]]]:
     """Records of one experiment by arm."""
     found: dict[str, list[dict[str, Any]]] = {}
     for key, record in records.items():
@@ -229,22 +213,31 @@ def _said(values: Sequence[float]) -> str:
     return f"{mean:.3f} [{least:.3f}, {most:.3f}]"
 
 
-def _gap(
-    method: str, what: str, found: Mapping[str, list[dict[str, Any]]], better: str, worse: str, gap: float
+def compared(
+    method: str,
+    what: str,
+    found: Mapping[str, list[dict[str, Any]]],
+    better: str,
+    worse: str,
+    *,
+    gap: float,
+    strict: bool = False,
 ) -> Demand:
+    """The mean of one arm against another's plus `gap`; `strict`: above it, not level."""
     a, b = _accuracies(found, better), _accuracies(found, worse)
-    demanded = f"{better} ≥ {worse} + {100 * gap:.0f} points"
+    demanded = f"{better} > {worse}" if strict else f"{better} ≥ {worse} + {100 * gap:.0f} points"
     if not a or not b:
         return Demand(method=method, what=what, demanded=demanded, measured="", seeds=0, met=None)
     difference = sum(a) / len(a) - sum(b) / len(b)
-    measured = f"{_said(a)} against {_said(b)}: {100 * difference:+.1f} points"
+    apart = min(a) > max(b) or min(b) > max(a)
     return Demand(
         method=method,
         what=what,
         demanded=demanded,
-        measured=measured,
+        measured=f"{_said(a)} against {_said(b)}: {100 * difference:+.1f} points"
+        + ("" if apart else ", ranges overlap"),
         seeds=min(len(a), len(b)),
-        met=difference >= gap,
+        met=difference > gap if strict else difference >= gap,
     )
 
 

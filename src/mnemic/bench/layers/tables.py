@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from mnemic.bench.layers.acceptance import Demand
 from mnemic.bench.layers.plot import Point, svg
@@ -12,6 +12,10 @@ from mnemic.bench.layers.training import mean_and_spread
 from mnemic.bench.markdown import table
 
 Records = Mapping[str, dict[str, Any]]
+ABOUT_CLAIMS: Final = (
+    "By the means; the papers measured models a thousand times as large, trained ten thousand times as long. "
+    "Where ranges overlap, more seeds could turn the row."
+)
 
 
 def markdown(
@@ -20,14 +24,19 @@ def markdown(
     demanded: Sequence[Demand],
     command: str,
     about: Mapping[str, Any],
+    claimed: Sequence[Demand] = (),
 ) -> str:
-    """Acceptance first, then a table an experiment."""
+    """Acceptance and claims first, then a table an experiment."""
     parts = ["# Recall of sequence-memory layers", f"`{command}`", _conditions(records, about)]
     heads = ["method", "what", "demanded", "measured [least, most]", "seeds", "met"]
     parts += [
         "## What the papers' specifications demand",
         table(heads, [demand.row() for demand in demanded]),
     ]
+    if claimed:
+        heads[0], heads[2] = "paper", "claimed"
+        parts += ["## Which layer over which, as their papers claim", ABOUT_CLAIMS]
+        parts.append(table(heads, [claim.row() for claim in claimed]))
     for experiment in chosen:
         rows = _rows(experiment, records)
         if rows:
@@ -60,15 +69,8 @@ def _rows(experiment: Experiment, records: Records) -> list[tuple[Any, list[dict
 
 
 def _table(experiment: Experiment, rows: Iterable[tuple[Any, list[dict[str, Any]]]]) -> str:
-    heads = [
-        "layer",
-        "accuracy [least, most]",
-        "seeds",
-        "after 1/4, 1/2, 3/4",
-        "state bytes",
-        "of its memory",
-    ]
-    heads += ["parameters", "active", "CPU s"]
+    heads = ["layer", "accuracy [least, most]", "seeds", "after 1/4, 1/2, 3/4", "state bytes"]
+    heads += ["of its memory", "parameters", "active", "CPU s"]
     heads += ["after the stream", "steps", "state bytes then", "tokens/s"] if experiment.stream else []
     lines = []
     for arm, found in sorted(rows, key=lambda row: -_mean(record["accuracy"] for record in row[1])):
@@ -90,9 +92,11 @@ def _table(experiment: Experiment, rows: Iterable[tuple[Any, list[dict[str, Any]
 
 def _setting(experiment: Experiment) -> str:
     r = experiment.recipe
+    grown = ", the first quarter at a quarter of the size, the second at half" if r.curriculum else ""
     return (
         f"Chance {experiment.task.chance:.3f}. {r.depth} × [BaseConv, layer], width {r.dim}, no MLP, AdamW "
-        f"one-cycle to {r.rate:g}, batch {r.batch}, {r.steps} steps of fresh samples; {r.tested:,} rows."
+        f"one-cycle to {r.rate:g}, batch {r.batch}, {r.steps} steps of fresh samples{grown}; "
+        f"{r.tested:,} rows tested."
     )
 
 

@@ -7,8 +7,8 @@ where it is not asked. Fillers are random tokens, not zeros: zeros make recall f
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Final, Protocol
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Final, Protocol
 
 import torch
 from torch import Generator, Tensor
@@ -20,7 +20,11 @@ Batch = tuple[Tensor, Tensor]
 
 
 class Task(Protocol):
-    """`chance`: accuracy of a guess among the answers that can be right."""
+    """`chance`: accuracy of a guess among the answers that can be right. `grows`: fields that are its size,
+    which a curriculum begins small; what a token means does not depend on them.
+    """
+
+    grows: ClassVar[tuple[str, ...]]
 
     @property
     def vocabulary(self) -> int: ...
@@ -37,9 +41,10 @@ class MQAR:
     `power` - 1; every other position holds a random token. Raises InvalidOption.
     """
 
+    grows: ClassVar[tuple[str, ...]] = ("length", "pairs")
     vocabulary: int = 128
-    length: int = 64
-    pairs: int = 16
+    length: int = 32
+    pairs: int = 8
     power: float = 0.01
 
     def __post_init__(self) -> None:
@@ -70,9 +75,10 @@ class MQAR:
 class Rebinding:
     """Every key is bound, then bound anew in another order; each is asked for its latest value."""
 
+    grows: ClassVar[tuple[str, ...]] = ("pairs",)
     keys: int = 24
     values: int = 24
-    pairs: int = 8
+    pairs: int = 6
 
     @property
     def vocabulary(self) -> int:
@@ -99,10 +105,11 @@ class Rebinding:
 class BeyondWindow:
     """Pairs, then more filler than any window of the suite sees, then the keys in another order."""
 
+    grows: ClassVar[tuple[str, ...]] = ("pairs", "filler")
     keys: int = 24
     values: int = 24
-    pairs: int = 6
-    filler: int = 36
+    pairs: int = 4
+    filler: int = 24
 
     @property
     def vocabulary(self) -> int:
@@ -130,10 +137,11 @@ class BeyondWindow:
 class Forgetting:
     """A stream of many more pairs than are asked for: the last few. What is old is only in the way."""
 
-    keys: int = 48
+    grows: ClassVar[tuple[str, ...]] = ("pairs",)
+    keys: int = 32
     values: int = 24
-    pairs: int = 32
-    recent: int = 6
+    pairs: int = 16
+    recent: int = 4
 
     @property
     def vocabulary(self) -> int:
@@ -158,9 +166,10 @@ class Forgetting:
 class OrderedRecall:
     """A list of items, then ordinal numbers: which item came n-th? A bag of items cannot say."""
 
+    grows: ClassVar[tuple[str, ...]] = ("length", "questions")
     items: int = 32
-    length: int = 10
-    questions: int = 5
+    length: int = 8
+    questions: int = 4
 
     @property
     def vocabulary(self) -> int:
@@ -180,17 +189,19 @@ class OrderedRecall:
 
 @dataclass(frozen=True, kw_only=True)
 class RapidNaming:
-    """Chunks of a name, three typed attributes and four noises, in any order; then name and type.
+    """Chunks of a name, then an attribute of each type and noises in any order; at last name and type.
 
-    The value stands at another step than the name it belongs to (Lampinen et al. 2021, ours in symbols).
+    The value stands at another step than the name it belongs to (Lampinen et al. 2021, ours in symbols). The
+    name comes first, since a layer is not told where a chunk begins.
     """
 
+    grows: ClassVar[tuple[str, ...]] = ("chunks",)
     names: int = 24
-    types: int = 3
+    types: int = 2
     values: int = 8
     chunks: int = 4
     questions: int = 4
-    step: int = field(default=8, init=False)
+    step: int = 5
 
     @property
     def vocabulary(self) -> int:
@@ -211,8 +222,8 @@ class RapidNaming:
             self.values, (rows, self.chunks, self.step - 1 - self.types), generator=generator
         )
         noises = noises + self.names + self.types * self.values
-        chunks = torch.cat([names.unsqueeze(2), attributes, noises], 2)
-        told = shuffled(chunks.flatten(0, 1), generator).view(rows, -1)
+        about = shuffled(torch.cat([attributes, noises], 2).flatten(0, 1), generator)
+        told = torch.cat([names.unsqueeze(2), about.view(rows, self.chunks, -1)], 2).flatten(1)
         which = torch.randint(self.chunks, (rows, self.questions), generator=generator)
         kind = torch.randint(self.types, (rows, self.questions), generator=generator)
         type_tokens = self.vocabulary - self.types + kind
@@ -231,11 +242,12 @@ class Needle:
     `told`, `haystack` and `asked_for` give the stream in parts, so that it is never held as a whole.
     """
 
+    grows: ClassVar[tuple[str, ...]] = ("noise",)
     keys: int = 8
     values: int = 16
     noises: int = 8
     pairs: int = 2
-    noise: int = 60
+    noise: int = 40
 
     @property
     def vocabulary(self) -> int:
@@ -276,7 +288,7 @@ class Needle:
 
 
 TASKS: Final[Mapping[str, Task]] = {
-    "mqar": MQAR(),
+    "mqar": MQAR(vocabulary=64),
     "rapid-naming": RapidNaming(),
     "re-binding": Rebinding(),
     "beyond-window": BeyondWindow(),
@@ -284,6 +296,13 @@ TASKS: Final[Mapping[str, Task]] = {
     "ordered": OrderedRecall(),
     "needle": Needle(),
 }
+
+
+def smaller(task: Task, share: float) -> Task:
+    """The task at a share of its size, its vocabulary as it was."""
+    sizes = {name: max(1, round(getattr(task, name) * share)) for name in task.grows}
+    changed: Any = task
+    return replace(changed, **sizes) if share != 1 else task
 
 
 def distinct(rows: int, below: int, count: int, generator: Generator) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from mnemic.bench.layers.tasks import ASK_NOTHING, Needle, Task
+from mnemic.bench.layers.tasks import ASK_NOTHING, Needle, Task, smaller
 from mnemic.layers.stack import LayerEntry, StackConfig, StackForCausalLM
 from mnemic.layers.stack_cache import CACHE_NAME
 
@@ -20,7 +20,11 @@ Step = Callable[[int, int], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """AdamW under a one-cycle rate, fresh samples at every step (the set-up of the BASED specification)."""
+    """AdamW under a one-cycle rate, fresh samples at every step (the set-up of the BASED specification).
+
+    `curriculum`: a quarter of the steps at a quarter of the task's size, a quarter at half of it, the rest on
+    the task itself (Zoology trains on such a mixture of lengths). What is reported is of the task itself.
+    """
 
     dim: int = 48
     steps: int = 700
@@ -31,6 +35,11 @@ class Recipe:
     convolved: bool = True  # a BaseConv before each memory layer
     depth: int = 2
     tested: int = 1024
+    curriculum: bool = False
+
+    def size_at(self, step: int) -> float:
+        """Share of the task's size at a step, counted from 0."""
+        return 1.0 if not self.curriculum else (0.25, 0.5, 1.0, 1.0)[4 * step // self.steps]
 
     def settings(self) -> dict[str, Any]:
         return asdict(self)
@@ -53,7 +62,7 @@ def train(
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=recipe.rate, total_steps=recipe.steps)
     curve = []
     for done in range(1, recipe.steps + 1):
-        tokens, labels = task.batch(recipe.batch, generator)
+        tokens, labels = smaller(task, recipe.size_at(done - 1)).batch(recipe.batch, generator)
         logits = model(tokens, use_cache=False).logits
         loss = cross_entropy(*_where_asked(logits, labels))
         for auxiliary in model.aux_losses().values():
@@ -84,7 +93,7 @@ def accuracy(model: StackForCausalLM, task: Task, rows: int, seed: int) -> float
 
 @torch.inference_mode()
 def needle(
-    model: StackForCausalLM, task: Needle, steps: int, seed: int, *, rows: int = 8, piece: int = 2_000
+    model: StackForCausalLM, task: Needle, steps: int, seed: int, *, rows: int = 4, piece: int = 2_000
 ) -> dict[str, float]:
     """Tell, stream `steps` noise tokens through the carried state piece by piece, ask. O(piece) memory.
 
@@ -110,10 +119,8 @@ def needle(
 
 
 def parameters(model: StackForCausalLM) -> dict[str, int]:
-    """All parameters, and those that work on one token (`active_parameters` of its layers)."""
-    total = sum(p.numel() for p in model.parameters())
-    idle = sum(layer.idle_parameters() for layer in model.memory_layers())
-    return {"total": total, "active": total - idle}
+    """All parameters, and those that work on one token."""
+    return model.parameter_counts()
 
 
 def mean_and_spread(values: Sequence[float]) -> tuple[float, float, float]:

@@ -252,7 +252,7 @@ def cost(
     out = []
     for size in sizes:
         keys = torch.randn(size, width, generator=draw)
-        values = torch.randint(0, 1000, (size,), generator=draw, dtype=torch.int32)
+        values = torch.randint(0, network.vocabulary, (size,), generator=draw, dtype=torch.int32)
         blocks = torch.arange(size, dtype=torch.int32) // 256
         store = Datastore(
             keys=keys, inputs=keys[:0], values=values, blocks=blocks, texts=blocks, key_path="", input_path=""

@@ -4,34 +4,45 @@
 
 Writes OUT/kvpress.jsonl, a row for each item, press and budget, and OUT/full.safetensors with the full
 cache's logits, by which the two environments must agree before anything is compared. A press that does not
-run is named in OUT/broken.json.
+run is named in OUT/broken.json, with what it raised. A second run goes on where the first ended. Nothing is
+downloaded: presses that want trained weights of their own are among those that do not run.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
 
+os.environ["HF_HUB_OFFLINE"] = "1"  # before the libraries that read it
+
 import kvpress
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, DynamicCache
 
 PRESSES = (
     "SnapKVPress", "TOVAPress", "ExpectedAttentionPress", "KnormPress", "StreamingLLMPress", "PyramidKVPress",
     "KeyDiffPress", "LagKVPress", "RandomPress", "CURPress", "LeverageScorePress", "NonCausalAttnPress",
-    "CompactorPress", "ObservedAttentionPress", "QFilterPress", "CAKEPress",
+    "CompactorPress", "ObservedAttentionPress", "CapPress", "KVComposePress", "KVzipPress", "KVgradPress",
+    "QFilterPress", "FastKVzipPress", "KVzapPress", "RestoreKVPress", "ExpectedAttentionStatsPress",
 )  # fmt: skip
-WRAPPED = ("AdaKVPress", "CriticalKVPress", "CriticalAdaKVPress")  # around SnapKV
+WRAPPED = ("AdaKVPress", "CriticalKVPress", "CriticalAdaKVPress", "ChunkKVPress", "MergingPress")
+EAGER = ("ObservedAttentionPress", "KVComposePress")  # need attention weights, which only eager gives
+UNEVEN = (
+    "PyramidKVPress",
+    "KVComposePress",
+)  # layers hold unequally many tokens: one mask fits them all for one query only
 WINDOW = 32
 
 
 def make(name: str, share: float) -> Any:
+    """WRAPPED are around SnapKV. Options are the defaults, but for the observation window, which is ours."""
     if name in WRAPPED:
         return getattr(kvpress, name)(make("SnapKVPress", share))
     options = {"window_size": WINDOW} if name in ("SnapKVPress", "PyramidKVPress") else {}
@@ -48,12 +59,24 @@ def prefill(model: Any, ids: Tensor, press: Any) -> Any:
     return cache
 
 
-def answer_logits(model: Any, answer: Tensor, cache: Any, start: int) -> Tensor:
+def pressed(model: Any, ids: Tensor, name: str, share: float) -> Any:
+    """The prompt's cache after this press."""
+    before = model.config._attn_implementation
+    model.set_attn_implementation("eager" if name in EAGER else before)
+    try:
+        return prefill(model, ids, make(name, share))
+    finally:
+        model.set_attn_implementation(before)
+
+
+def answer_logits(model: Any, answer: Tensor, cache: Any, start: int, *, step: int = 1 << 30) -> Tensor:
     """(A - 1, vocabulary), at the positions that follow the whole prompt."""
-    ids = answer[:, :-1]
-    places = torch.arange(start, start + ids.shape[1])[None]
-    logits: Tensor = model(input_ids=ids, past_key_values=cache, position_ids=places).logits[0].float()
-    return logits
+    ids, found = answer[:, :-1], []
+    for at in range(0, ids.shape[1], step):
+        part = ids[:, at : at + step]
+        places = torch.arange(start + at, start + at + part.shape[1])[None]
+        found.append(model(input_ids=part, past_key_values=cache, position_ids=places).logits[0].float())
+    return torch.cat(found)
 
 
 def row(item: dict[str, Any], press: str, share: float, logits: Tensor, truth: Tensor, cache: Any) -> Any:
@@ -80,37 +103,46 @@ def main() -> None:
     parser.add_argument("--budget", type=float, action="append")
     parser.add_argument("--press", action="append")
     parser.add_argument("--logits", type=int, default=4, help="items whose full-cache logits are written")
+    parser.add_argument("--at-most", type=int, default=-1, help="stop after so many items; -1: none is left")
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     options = {"dtype": torch.float32, "attn_implementation": "sdpa"}
     model = AutoModelForCausalLM.from_pretrained(given.model, **options).eval()
-    path, broken = given.out / "kvpress.jsonl", {}
+    shares, names = given.budget or (0.5, 0.25), given.press or (*PRESSES, *WRAPPED)
+    path, failed, full = (given.out / n for n in ("kvpress.jsonl", "broken.json", "full.safetensors"))
     lines = path.read_text().splitlines() if path.exists() else []
     done = {(r["name"], r["policy"], r["budget"]) for r in map(json.loads, lines)}
-    kept: dict[str, Tensor] = {}
+    broken: dict[str, str] = json.loads(failed.read_text()) if failed.exists() else {}
+    kept: dict[str, Tensor] = load_file(full) if full.exists() else {}
     torch.set_grad_enabled(False)
+    fresh = 0
     for item in json.loads(given.items.read_text()):
-        if item["decode"]:
+        wanted = [(share, name) for share in shares for name in names]
+        left = [one for one in wanted if one[1] not in broken and (item["name"], one[1], one[0]) not in done]
+        if item["decode"] or not left:
             continue
         prompt, answer = torch.tensor([item["prompt"]]), torch.tensor([item["answer"]])
         truth = answer_logits(model, answer, prefill(model, prompt, None), prompt.shape[1])
-        if len(kept) < given.logits:
+        if len(kept) < given.logits and item["name"] not in kept:
             kept[item["name"]] = truth
-            save_file(kept, given.out / "full.safetensors")
-        for share in given.budget or (0.5, 0.25):
-            for name in given.press or (*PRESSES, *WRAPPED):
-                if name in broken or (item["name"], name, share) in done:
-                    continue
-                try:
-                    cache = prefill(model, prompt, make(name, share))
-                    logits = answer_logits(model, answer, cache, prompt.shape[1])
-                except Exception as error:  # noqa: BLE001  # whatever a press raises is its result
-                    broken[name] = f"{type(error).__name__}: {error}"[:200]
-                    (given.out / "broken.json").write_text(json.dumps(broken, indent=1))
-                    continue
-                with path.open("a") as file:
-                    file.write(json.dumps(row(item, name, share, logits, truth, cache)) + "\n")
+            save_file(kept, full)
+        for share, name in left:
+            if name in broken:
+                continue
+            step = 1 if name in UNEVEN else 1 << 30
+            try:
+                cache = pressed(model, prompt, name, share)
+                logits = answer_logits(model, answer, cache, prompt.shape[1], step=step)
+            except Exception as error:  # noqa: BLE001  # whatever a press raises is its result
+                broken[name] = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+                failed.write_text(json.dumps(broken, indent=1) + "\n")
+                continue
+            with path.open("a") as file:
+                file.write(json.dumps(row(item, name, share, logits, truth, cache)) + "\n")
         print(item["name"], file=sys.stderr, flush=True)
+        fresh += 1
+        if fresh == given.at_most:
+            break
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from mnemic.index.sessions import GAP
 from mnemic.plaintext.recall.question import Question
 from mnemic.plaintext.recall.search import Recall
 from mnemic.plaintext.recall.visible import Visible
-from mnemic.vault.vault import Snapshot
+from mnemic.vault.snapshot import Snapshot
 
 IntArray = NDArray[np.int64]
 LEAST_LINE: Final = 12  # tokens; a line costs hardly less, with its reference and its speaker

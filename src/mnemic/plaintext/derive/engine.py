@@ -9,13 +9,12 @@ from typing import Final
 
 from mnemic.cube.ids import id_text
 from mnemic.cube.model import Kind
-from mnemic.plaintext.derive.deriver import Deriver, Look
+from mnemic.plaintext.derive.deriver import BATCH, Deriver, Later, Look
 from mnemic.plaintext.ingest.features import FeatureMaker, speaker_of, utterance
 from mnemic.vault import deriving, jobs
 from mnemic.vault.deriving import Moved, Put, Reading, State
 from mnemic.vault.vault import Vault
 
-BATCH: Final = 500  # versions read at once
 TRIES: Final = 5  # plans that others overtake, before it is left for later
 
 
@@ -27,13 +26,22 @@ class Derivation:
         self.derivers = tuple(derivers)
 
     def catch_up(self) -> int:
-        """Read one batch of every space and deriver that is behind; how many versions that was. O(spaces)."""
-        done = 0
+        """Read one batch of every space and deriver that is behind; how many versions that was. O(spaces).
+
+        One that fails, such as when its model is down, keeps no other from its work: what it raised is raised
+        when there is nothing else left to read.
+        """
+        done, failed = 0, None
         for deriver in self.derivers:
-            with self._vault.snapshot() as snapshot:
-                spaces = deriving.behind(snapshot.transaction, self._vault.tenant, deriver.name)
-            for space, *_ in spaces:
-                done += self._tried(partial(self._read_on, space, deriver))
+            try:
+                with self._vault.snapshot() as snapshot:
+                    spaces = deriving.behind(snapshot.transaction, self._vault.tenant, deriver.name)
+                for space, *_ in spaces:
+                    done += self._tried(partial(self._read_on, space, deriver))
+            except Exception as error:  # noqa: BLE001  # a deriver may raise anything
+                failed = failed or error
+        if failed is not None and not done:
+            raise failed
         return done
 
     def rebuild(self, space: int) -> int:
@@ -60,12 +68,14 @@ class Derivation:
             start = jobs.read_to(
                 snapshot.transaction, self._vault.tenant, space, deriver.name, position.epoch
             )
-            states = deriving.states_after(self._vault, snapshot.transaction, space, start, BATCH)
-            end = states[-1].seq if len(states) == BATCH else position.seq
+            batch = getattr(deriver, "batch", BATCH)
+            states = deriving.states_after(self._vault, snapshot.transaction, space, start, batch)
+            end = states[-1].seq if len(states) == batch else position.seq
             fresh = [state for state in states if deriver.wants(state.cube)]
-            plan = list(deriver.derive(fresh, (), Look(snapshot, space))) if fresh else []
+            made = deriver.derive(fresh, (), Look(snapshot, space)) if fresh else []
         if end == start:
             return 0
+        plan = _now(made)
         reading = Reading(deriver.name, position.epoch, start, end)
         deriving.settle(self._vault, space, self._with_features(plan), reading)
         return end - start
@@ -75,7 +85,8 @@ class Derivation:
             look = Look(snapshot, space)
             found = look.states(id_text(cube) for cube in snapshot.stale(space)).values()
             stale = [one for one in found if one.cube.header.method == deriver.name and not _is_gone(one)]
-            plan = list(deriver.derive((), stale[:BATCH], look)) if stale else []
+            made = deriver.derive((), stale[:BATCH], look) if stale else []
+        plan = _now(made)
         if plan:
             deriving.settle(self._vault, space, self._with_features(plan), None)
         return len(plan)
@@ -95,6 +106,10 @@ class Derivation:
             else replace(put, draft=replace(put.draft, features=next(made)))
             for put in plan
         ]
+
+
+def _now(made: Sequence[Put] | Later) -> list[Put]:
+    return list(made() if callable(made) else made)
 
 
 def _is_gone(state: State) -> bool:

@@ -8,7 +8,8 @@ from typing import Final
 from mnemic.cube.model import Kind, MemCube, Source
 from mnemic.vault import deriving
 from mnemic.vault.deriving import State
-from mnemic.vault.vault import Snapshot, Vault
+from mnemic.vault.snapshot import Snapshot
+from mnemic.vault.vault import Vault
 
 DEEPEST: Final = 32  # levels of derivation that are followed down
 

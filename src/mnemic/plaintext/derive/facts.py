@@ -17,7 +17,8 @@ from mnemic.cube.model import Kind, MemCube, Origin, Scope, Source
 from mnemic.cube.times import to_micros
 from mnemic.plaintext.derive.attributes import phrase
 from mnemic.plaintext.derive.deriver import Look
-from mnemic.plaintext.derive.mentions import Mention, key_of, mentions, same
+from mnemic.plaintext.derive.mentions import Mention, mentions
+from mnemic.plaintext.derive.names import key_of, same
 from mnemic.vault.codec import Draft
 from mnemic.vault.deriving import Put, State, derived_id
 
@@ -63,12 +64,7 @@ class Facts:
     name: str = METHOD
 
     def wants(self, cube: MemCube) -> bool:
-        header = cube.header
-        return (
-            cube.kind is Kind.plaintext
-            and header.origin in (Origin.user, Origin.imported)
-            and header.role in _SPEAKING
-        )
+        return speaks(cube)
 
     def derive(self, fresh: Sequence[State], stale: Sequence[State], look: Look) -> list[Put]:
         """Plan for all slots that new turns or stale facts touch. O(turns that speak of these slots)."""
@@ -100,17 +96,32 @@ def _open(slots: dict[bytes, _Slot], look: Look, scope: Scope, subject: str, att
         slots[key] = _Slot(scope, subject, attribute)
 
 
-def _mentions(cube: MemCube, heard: _Heard) -> list[Mention]:
-    """What a turn states, without what mnemic itself had put there. Spans are of the whole text."""
-    if cube.version_id in heard:
-        return heard[cube.version_id]
+def speaks(cube: MemCube) -> bool:
+    """Did a person say it?"""
     header = cube.header
+    told = header.origin in (Origin.user, Origin.imported)
+    return cube.kind is Kind.plaintext and told and header.role in _SPEAKING
+
+
+def speaker_of_turn(cube: MemCube) -> str:
+    """Whom "I" means in it."""
+    header = cube.header
+    return header.name or header.scope.user or header.scope.agent or "user"
+
+
+def stated(cube: MemCube) -> list[Mention]:
+    """What a turn states, without what mnemic itself had put there. Spans are of the whole text."""
     text = cube.text
-    for start, end in header.recalled:
+    for start, end in cube.header.recalled:
         text = text[:start] + " " * (end - start) + text[end:]
-    speaker = header.name or header.scope.user or header.scope.agent or "user"
-    heard[cube.version_id] = found = list(mentions(text, speaker))
-    return found
+    return list(mentions(text, speaker_of_turn(cube)))
+
+
+def _mentions(cube: MemCube, heard: _Heard) -> list[Mention]:
+    """What a turn states; each version is read once."""
+    if cube.version_id not in heard:
+        heard[cube.version_id] = stated(cube)
+    return heard[cube.version_id]
 
 
 def _cited(facts: Iterable[State], look: Look) -> Iterator[Source]:

@@ -10,6 +10,7 @@ from mnemic.cube.errors import InvalidInput
 from mnemic.cube.model import Scope
 from mnemic.governance.guard import Guard
 from mnemic.plaintext.ingest.told import Skipped, Told
+from mnemic.vault.codec import Secret
 
 
 class Cleaned:
@@ -18,6 +19,7 @@ class Cleaned:
     def __init__(self, guard: Guard, scope: Scope) -> None:
         self._guard, self._scope = guard, scope
         self.counts: Counter[str] = Counter()
+        self.sealed: Counter[str] = Counter()  # of those, what is kept and can be revealed
 
     def told(self, one: Told, *, vectors: object = None) -> Told:
         """Text, name, labels and metadata cleaned; itself where nothing was found.
@@ -30,13 +32,15 @@ class Cleaned:
             return one
         self._guard.check_id(redaction, one.id)
         counts: Counter[str] = Counter()
+        secrets: list[Secret] = []
         cleaned = replace(
             one,
-            text=redaction.clean(one.text, counts),
+            text=redaction.clean(one.text, counts, secrets),
             name=redaction.clean(one.name, counts) if one.name else one.name,
             labels=tuple(dict.fromkeys(redaction.clean(label, counts) for label in one.labels)),
             metadata=redaction.clean_value(dict(one.metadata), counts),
             source=redaction.clean(one.source, counts) if one.source else one.source,
+            secrets=tuple(secrets),
         )
         if vectors is not None and cleaned.text != one.text:
             raise InvalidInput(
@@ -44,6 +48,7 @@ class Cleaned:
                 "trace of it. Leave vectors out, or take it out yourself first"
             )
         self.counts += counts
+        self.sealed += Counter(found.mark[1:-1] for found in secrets)
         return cleaned if counts else one
 
     def record(self, one: Told | Skipped) -> Told | Skipped:
@@ -60,4 +65,6 @@ class Cleaned:
 
     def notes(self) -> Iterator[str]:
         for kind, count in self.counts.most_common():
-            yield f"{count:,} × {kind} taken out before storing; that cannot be taken back"
+            kept = self.sealed[kind]
+            back = "that cannot be taken back" if not kept else f"{kept:,} sealed, for who may reveal them"
+            yield f"{count:,} × {kind} taken out before storing; {back}"

@@ -11,7 +11,8 @@ import numpy as np
 from mnemic.index.lexical import lexical_features
 from mnemic.models.base import Embedder, FloatArray, TokenEmbedder
 from mnemic.models.vectors import embed_checked
-from mnemic.vault.vault import ModelRow, Vault
+from mnemic.vault.snapshot import ModelRow
+from mnemic.vault.vault import Vault
 
 BATCH = 256
 Progress = Callable[[int, int], None]  # done, total

@@ -18,8 +18,9 @@ from mnemic.plaintext.ingest.cut import cut
 from mnemic.plaintext.ingest.features import FeatureMaker, Progress, Utterance, speaker_of, utterance
 from mnemic.plaintext.ingest.recalled import find_recalled
 from mnemic.plaintext.ingest.told import Skipped, Told
-from mnemic.vault.codec import Draft, to_cube
-from mnemic.vault.vault import Vault, Written
+from mnemic.vault.codec import Draft, Secret, to_cube
+from mnemic.vault.vault import Vault
+from mnemic.vault.writing import Written
 
 IMPORT_BATCH = 500
 IMPORT_CHARS = 2_000_000
@@ -222,6 +223,15 @@ class _Piece(NamedTuple):
             recalled=self.recalled,
             client_id=told.id,
             features=features,
+            secrets=self._secrets() if told.secrets else (),
+        )
+
+    def _secrets(self) -> tuple[Secret, ...]:
+        """What was taken out of this span. A mark that a cut went through stays in the piece it begins in."""
+        start = self.place.start if self.place else 0
+        end = start + len(self.text)
+        return tuple(
+            one._replace(start=one.start - start) for one in self.told.secrets if start <= one.start < end
         )
 
 
@@ -270,12 +280,19 @@ def revise(
             f"cube {cube} is derived from others and would be made again: change what it rests on "
             "(explain(id).raw), tell the correction, or delete it"
         )
+    secrets: list[Secret] = []
     if guard is not None:
-        checked = guard.redaction(header.scope, header.labels).clean(checked)
+        checked = guard.redaction(header.scope, header.labels).clean(checked, secrets=secrets)
     recalled = tuple(find_recalled(checked))
     spoken = utterance(checked, recalled, speaker_of(header))
     (features,) = maker.make([spoken])
-    change = {"payload": checked.encode(), "recalled": recalled, "place": None, "features": features}
+    change = {
+        "payload": checked.encode(),
+        "recalled": recalled,
+        "place": None,
+        "features": features,
+        "secrets": tuple(secrets),
+    }
     return changed([vault.revise(cube, change, reason=reason)])
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mnemic.cube.model import Origin
+from mnemic.vault.codec import Secret
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,7 +16,7 @@ class Told:
 
     `at` is microseconds UTC, None for "now". `session` is the session that the record itself names, None
     where the caller's scope decides. `id` is unique in the exact scope (user, agent, session). `source` and
-    `line` say where in a file it stood.
+    `line` say where in a file it stood. `secrets` are what was taken out of the text to be sealed.
     """
 
     text: str
@@ -29,6 +30,7 @@ class Told:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     source: str | None = None
     line: int | None = None
+    secrets: tuple[Secret, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,7 +15,9 @@ from mnemic.plaintext.ingest.checked import check_reason
 from mnemic.plaintext.ingest.features import FeatureMaker, embed_pending, lexical_only
 from mnemic.plaintext.ingest.store import Change, changed
 from mnemic.vault.changes import LoggedChange
-from mnemic.vault.vault import Snapshot, Vault, Written
+from mnemic.vault.snapshot import Snapshot
+from mnemic.vault.vault import Vault
+from mnemic.vault.writing import Written
 
 PAGE = 1000
 

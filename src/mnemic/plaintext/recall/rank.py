@@ -248,9 +248,11 @@ def _best(total: FloatArray, texts: NDArray[np.uint64], k: int) -> NDArray[np.in
             limit = np.partition(total, len(total) - wanted)[len(total) - wanted]
             places = np.flatnonzero(total >= limit)
         places = places[np.argsort(-total[places], kind="stable")]
-        first = np.unique(texts[places], return_index=True)[1]
-        if len(first) >= k or wanted >= len(total):
-            return places[np.sort(first)[:k]]
+        best: dict[int, int] = {}
+        for text, place in zip(texts[places].tolist(), places.tolist(), strict=True):
+            best.setdefault(text, place)
+        if len(best) >= k or wanted >= len(total):
+            return np.array(list(best.values())[:k], np.int64)
         wanted *= 4
 
 

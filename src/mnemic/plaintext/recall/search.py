@@ -22,7 +22,8 @@ from mnemic.plaintext.recall.filters import Filter
 from mnemic.plaintext.recall.question import Question, event_clause, parse_question
 from mnemic.plaintext.recall.rank import Ranked, Weights, rank
 from mnemic.plaintext.recall.visible import Known, Visible
-from mnemic.vault.vault import Snapshot, Vault
+from mnemic.vault.snapshot import Snapshot
+from mnemic.vault.vault import Vault
 
 MAX_QUESTION_CHARS = 20_000
 

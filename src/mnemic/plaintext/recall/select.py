@@ -15,7 +15,8 @@ from mnemic.cube.reach import Reach
 from mnemic.index.columns import HeaderColumns
 from mnemic.index.scope import ScopeIndex
 from mnemic.plaintext.recall.filters import Filter, Where
-from mnemic.vault.vault import Snapshot, Vault
+from mnemic.vault.snapshot import Snapshot
+from mnemic.vault.vault import Vault
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """What one principal may see of a space at one moment, as masks over the rows of its indexes.
 
-The same as asking `governance.policy.check` and `governance.retention.end_of` for each row, in numpy; a test
+The same as asking `governance.policy.check` and `governance.retention.fate_of` for each row, in numpy; a test
 compares both. Nothing that is masked here is ever ranked, counted or named.
 """
 
@@ -17,12 +17,12 @@ from mnemic.cube.model import Scope, State
 from mnemic.cube.reach import EVERYWHERE, Reach
 from mnemic.governance.guard import Sight
 from mnemic.governance.policy import Grant, Right, allowing, gives
-from mnemic.governance.retention import NEVER, Archive, Hold
+from mnemic.governance.retention import NEVER, Ending, Hold
 from mnemic.index.cache import Entry, Part
 from mnemic.index.columns import HeaderColumns
 from mnemic.index.scope import FAR, BoolArray, IntArray, ScopeIndex
 from mnemic.vault import governing, lineage
-from mnemic.vault.vault import Snapshot
+from mnemic.vault.snapshot import Snapshot
 
 Scopes = Mapping[int, Scope]
 Read = Callable[[Part], HeaderColumns]  # the header columns of an index
@@ -78,7 +78,7 @@ def ends(seen: Sight, snapshot: Snapshot, space: int, part: Part, scopes: Scopes
     mine = [
         (policy, numbers)
         for policy in seen.rules.policies
-        if not isinstance(policy.rule, Archive) and (numbers := _covered(policy.reach, scopes))
+        if isinstance(policy.rule, Ending | Hold) and (numbers := _covered(policy.reach, scopes))
     ]
     if not mine:
         return over
@@ -91,7 +91,7 @@ def ends(seen: Sight, snapshot: Snapshot, space: int, part: Part, scopes: Scopes
             rows &= _labelled(columns(part), policy.label)
         if isinstance(policy.rule, Hold):
             held |= rows
-        elif not isinstance(policy.rule, Archive):
+        elif isinstance(policy.rule, Ending):
             by_rule = policy.rule.ends(index.recorded_at, uses, last)
             over[rows] = np.minimum(over[rows], by_rule[rows])
     if (over <= seen.now).any():

@@ -6,7 +6,7 @@ The index holds what the caller may see and nothing else (`ScopeIndex.within`). 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from types import MappingProxyType
 from typing import Final, NamedTuple
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from mnemic.index.lexical import ENDS_ASKING, HOLDS_NUMBER, term
 from mnemic.index.scope import FAR, ScopeIndex
+from mnemic.index.sessions import FARTHEST
 from mnemic.plaintext.recall.question import Question
 from mnemic.plaintext.recall.times import DAY
 
@@ -23,28 +24,22 @@ FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int64]
 
 
-class Reach(NamedTuple):
-    """How far a term counts: turns from where it stands, the farthest (at most `FAR`) first, and its worth
-    there.
+Reach = Sequence[tuple[int, float]]  # how far a term counts: turns from where it stands, and its worth there
+
+
+def reach(*worth: float, both: bool = False) -> Reach:
+    """Worth 1 in the turn itself, then from 1 turn on (at most `FARTHEST`): after it, or before it as well.
+
+    The farthest first.
     """
-
-    steps: NDArray[np.int32]
-    worth: FloatArray
-
-    @classmethod
-    def of(cls, *worth: float, both: bool = False) -> Reach:
-        """Worth 1 in the turn itself, then from 1 turn on: after it, or before it as well."""
-        steps = [(way * far, one) for far, one in enumerate(worth, 1) for way in ((1, -1) if both else (1,))]
-        table = [*reversed(steps), (0, 1.0)]
-        return cls(
-            np.array([far for far, _ in table], np.int32), np.array([of for _, of in table], np.float32)
-        )
+    steps = [(way * far, one) for far, one in enumerate(worth, 1) for way in ((1, -1) if both else (1,))]
+    return [*reversed(steps), (0, 1.0)]
 
 
 K1: Final = 0.9  # BM25 for short turns: a repeated word says little,
 B: Final = 0.4  # and a long turn is only slightly less to the point
-AROUND: Final = Reach.of(0.9, 0.8, 0.7, 0.6, 0.5, both=True)  # worth of a term 1, 2, … turns away
-FOLLOW: Final = Reach.of(0.9, 0.7, 0.5, 0.3)  # the same, but only for terms said before
+AROUND: Final = reach(0.9, 0.8, 0.7, 0.6, 0.5, both=True)  # worth of a term 1, 2, … turns away
+FOLLOW: Final = reach(0.9, 0.7, 0.5, 0.3)  # the same, but only for terms said before
 DENSE_AROUND: Final = ((1.0, 0), (0.6, 1), (0.4, -1), (0.3, 2), (0.2, -2))  # weight, turns back
 FEEDBACK: Final = 10  # rows
 HALF: Final = 0.5  # of the question's words, by idf
@@ -89,14 +84,18 @@ class View:
         index, apart, room = self.index, self.index.sessions.apart, self.index.sessions.room
         bm25, own = (np.zeros(index.size, np.float32) for _ in range(2))
         around, follow, near = (np.zeros(room, np.float32) for _ in range(3))
+        readings = [
+            (out, [(near[FARTHEST + turns :], worth) for turns, worth in steps])
+            for out, steps in ((around, AROUND), (follow, FOLLOW))
+        ]
         names = {index.speakers[whole] for whole in self.named}
         lengths, mean_length = index.lengths, np.float32(index.mean_length)
         total = 0.0
         for wanted in self.question.terms.tolist():
             if wanted in names:
                 continue
-            places = np.flatnonzero(index.term == np.uint32(wanted))
-            rows = index.term_row[places]
+            places = index.places_of(wanted)
+            rows = index.term_row[places].astype(np.intp)  # numpy takes and puts by no other type as fast
             known = int(np.searchsorted(rows, index.counted))
             idf = float(np.log1p((index.counted - known + 0.5) / (known + 0.5)))
             total += idf
@@ -106,10 +105,12 @@ class View:
             length = lengths[rows] / mean_length
             own[rows] += np.float32(idf)
             bm25[rows] += np.float32(idf) * count * (K1 + 1) / (count + K1 * (1 - B + B * length))
-            for out, reach in ((around, AROUND), (follow, FOLLOW)):
+            before = apart[rows].astype(np.intp) - FARTHEST
+            for out, steps in readings:
                 near.fill(0)
-                near[apart[rows] + reach.steps[:, None]] = reach.worth[:, None]  # the last, nearest one stays
-                out += np.float32(idf) * near
+                for shifted, worth in steps:
+                    shifted[before] = idf * worth  # the last, nearest one stays
+                out += near
         scale = np.float32(max(total, 1e-6))
         return Words(bm25 / scale, own / scale, around[apart] / scale, follow[apart] / scale)
 

@@ -1,0 +1,208 @@
+"""Layer choices on real text, at as many active parameters and as much training time: perplexity and recall.
+
+The MLPs of a choice are as wide as leaves it with the same active parameters as the others; its steps are as
+many as its measured time a step allows within the same seconds of processor time.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from mnemic.bench.layers.training import mean_and_spread
+from mnemic.bench.markdown import table
+from mnemic.cube.errors import InvalidOption
+from mnemic.training.checkpoint import write_whole
+from mnemic.training.loop import build, evaluate, one_step, train
+from mnemic.training.optimise import optimisers_of
+from mnemic.training.options import LoopOptions, ModelOptions
+from mnemic.training.text import Text
+
+DIM: Final = 64
+ACTIVE: Final = 200_000  # parameters that work on one token, every choice
+TABLE: Final = {"layer": "ultramem", "keys": 64, "topm": 16, "key_dim": 16, "pre_dim": 8, "value_dim": 24}
+_WINDOW: Final = {"layer": "window", "window": 32, "heads": 4}
+_DELTA: Final = {"layer": "gated-delta", "heads": 4}
+_ATTENTION: Final = {"layer": "attention", "heads": 4}
+ARMS: Final[Mapping[str, tuple[Sequence[Any], Any]]] = {
+    "attention": ((_ATTENTION, _ATTENTION), None),
+    "window 32": ((_WINDOW, _WINDOW), None),
+    "gated-delta": ((_DELTA, _DELTA), None),
+    "window 32 + gated-delta": ((_WINDOW, _DELTA), None),
+    "window 32 + gated-delta, ultramem beside": ((_WINDOW, _DELTA), TABLE),
+    "based": (({"layer": "based", "heads": 4, "key_dim": 8, "window": 32},) * 2, None),
+    "titans-mag": (
+        ({"layer": "titans-mag", "heads": 4, "depth": 1, "chunk": 32, "window": 32},) * 2,
+        None,
+    ),
+    "mom": (({"layer": "mom", "heads": 4},) * 2, None),
+    "linear (baseline)": (({"layer": "linear", "heads": 4},) * 2, None),
+    "lstm (baseline)": (("lstm", "lstm"), None),
+}
+Report = Callable[[str, str], None]
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What all choices share. `seconds` of processor time for the steps; evaluations come on top."""
+
+    seconds: float = 20.0
+    active: int = ACTIVE
+    batch: int = 8
+    rate: float = 6e-3
+
+    def loop(self, steps: int, seed: int) -> LoopOptions:
+        return LoopOptions(
+            steps=steps, batch=self.batch, rate=self.rate, seed=seed, evaluate_every=max(steps, 1),
+            save_every=max(steps // 4, 1),
+        )  # fmt: skip
+
+
+def model_of(arm: str, active: int, vocabulary: int) -> ModelOptions:
+    """A convolution and two layers, with MLPs that bring it to `active` parameters. Raises InvalidOption."""
+    if arm not in ARMS:
+        raise InvalidOption(f"there is no choice {arm!r:.80}. Known: {', '.join(ARMS)}")
+    chosen, memory = ARMS[arm]
+    layers = ("base-conv", *chosen)
+    bare = ModelOptions(layers=layers, dim=DIM, mlp_ratio=0.0, memory=memory)
+    left = active - build(bare, vocabulary, 0).parameter_counts()["active"] - len(layers) * DIM
+    inner = left // (3 * DIM * len(layers))
+    if inner < 1:
+        raise InvalidOption(f"{arm} has {active - left:,} active parameters without MLPs: allow more")
+    return ModelOptions(layers=layers, dim=DIM, mlp_ratio=inner / DIM, memory=memory)
+
+
+def steps_within(model: ModelOptions, text: Text, setting: Setting) -> tuple[int, float]:
+    """How many steps fit into the seconds, and the median time of one, measured over nine after two."""
+    made, options = build(model, text.vocabulary, 0), setting.loop(1_000_000, 0)
+    optimisers, times = optimisers_of(made, options), []
+    for step in range(11):
+        clock = time.process_time()
+        one_step(made, text, optimisers, options, step)
+        times.append(time.process_time() - clock)
+    typical = sorted(times[2:])[4]
+    return max(round(setting.seconds / typical), 1), typical
+
+
+def perform(arm: str, seed: int, text: Text, setting: Setting, known: Record | None, folder: Path) -> Record:
+    """Train one choice with one seed; the steps are those of its first seed, if that is known.
+
+    The run itself resumes too, from a checkpoint in `folder`.
+    """
+    model = model_of(arm, setting.active, text.vocabulary)
+    steps, typical = (
+        steps_within(model, text, setting) if known is None else (known["steps"], known["step_s"])
+    )
+    made = build(model, text.vocabulary, seed)
+    plan = folder / "plan.json"
+    if plan.exists():  # of a run that was stopped
+        steps, typical = json.loads(plan.read_text())
+    else:
+        write_whole(plan, json.dumps([steps, typical]).encode())
+    clock = time.process_time()
+    trained = train(made, text, setting.loop(steps, seed), folder=folder, settings=model.to_dict())
+    found = trained.history[-1] if trained.history else evaluate(made, text)
+    for file in folder.iterdir():
+        file.unlink()
+    folder.rmdir()
+    counts = made.parameter_counts()
+    return {
+        "settings": settings_of(text, setting), "steps": steps, "step_s": typical, **counts,
+        "mlp_ratio": model.mlp_ratio, "cpu_s": round(time.process_time() - clock, 1),
+        "resumed_at": trained.resumed_at, "state_bytes": made.config.state_bytes(text.options.length),
+        **{name: value for name, value in found.items() if name not in ("step", "norm")},
+    }  # fmt: skip
+
+
+def settings_of(text: Text, setting: Setting) -> Record:
+    """What a record depends on."""
+    return {"text": text.settings(), "seconds": setting.seconds, "active": setting.active,
+            "batch": setting.batch, "rate": setting.rate, "dim": DIM}  # fmt: skip
+
+
+def perform_all(
+    arms: Sequence[str],
+    seeds: int,
+    text: Text,
+    setting: Setting,
+    path: Path,
+    *,
+    fresh: bool = False,
+    report: Report = lambda *_: None,
+) -> dict[str, Record]:
+    """Records by "arm/seed", seed by seed, each kept in `path` as soon as it ends.
+
+    Raises InvalidOption when one there was made under other settings, unless `fresh` starts over.
+    """
+    kept: dict[str, Record] = {} if fresh or not path.exists() else json.loads(path.read_text())
+    wanted = json.loads(json.dumps(settings_of(text, setting)))
+    for key, record in kept.items():
+        if record["settings"] != wanted:
+            raise InvalidOption(
+                f"{path.name} holds {key} under other settings; take another --out, or --fresh"
+            )
+    for seed in range(seeds):
+        for arm in arms:
+            key = f"{arm}/{seed}"
+            if key not in kept:
+                folder = path.with_name(f"{path.stem}-part")
+                kept[key] = perform(
+                    arm, seed, text, setting, kept.get(f"{arm}/0"), folder / key.replace("/", "-")
+                )
+                write_whole(path, (json.dumps(kept, indent=1) + "\n").encode())
+            report(key, f"perplexity {kept[key]['perplexity']:.1f}, {kept[key]['cpu_s']:.0f} s of CPU")
+    return kept
+
+
+def markdown(records: Mapping[str, Record], command: str, about: Mapping[str, Any]) -> str:
+    """One table, best perplexity first."""
+    by_arm = {arm: [r for key, r in records.items() if key.rpartition("/")[0] == arm] for arm in ARMS}
+    found = sorted(
+        ((arm, rs) for arm, rs in by_arm.items() if rs), key=lambda one: _mean(one[1], "perplexity")
+    )
+    heads = ["layers", "perplexity", "bits a byte", "recall", "first time", "of hits", "seeds"]
+    heads += ["active", "all", "state bytes", "steps", "CPU s"]
+    rows = []
+    for arm, rs in found:
+        first = rs[0]
+        rows.append([
+            arm, _spread(rs, "perplexity", 1), f"{_mean(rs, 'bits_per_byte'):.3f}", _spread(rs, "recall", 3),
+            f"{_mean(rs, 'first_time'):.3f}", f"{_mean(rs, 'hits_perplexity'):.0f}", str(len(rs)),
+            f"{first['active']:,}", f"{first['total']:,}", f"{first['state_bytes']:,}", str(first["steps"]),
+            f"{_mean(rs, 'cpu_s'):.0f}",
+        ])  # fmt: skip
+    settings = next(iter(records.values()))["settings"]
+    text, machine = settings["text"], about["machine"]
+    said = (
+        f"A convolution and two layers, width {settings['dim']}, {settings['active']:,} active parameters "
+        f"(MLPs fill up), {settings['seconds']:g} s of processor time for the steps of each run, batch "
+        f"{settings['batch']} × {text['length']} tokens of a vocabulary of {text['vocabulary']:,}, AdamW to "
+        f"{settings['rate']:g}, one thread. Held out: {text['evaluated']} sequences of {text['length']}. "
+        f"{machine['processor']}, {machine['cores']} cores, torch {about['versions'].get('torch', '?')}."
+    )
+    recall = (
+        f"{100 * text['repeats']:.0f} % of the training sequences say their first half again. Recall: first "
+        "guesses right where held-out text is said again, half a sequence after it was said, after four "
+        "tokens of it; first time: where the same text is said first. Of hits: perplexity at the "
+        f"{100 * _mean(list(records.values()), 'hits'):.1f} % of the tokens of ordinary held-out text whose "
+        "pair with the one before stood earlier in the sequence and at most twice in the training text "
+        "(associative recall hits, Arora et al. 2023). State bytes of a sequence, float32. [least, most] "
+        "over seeds."
+    )
+    return (
+        "\n\n".join(["# Layer choices on real text", f"`{command}`", said, recall, table(heads, rows)]) + "\n"
+    )
+
+
+def _mean(records: Sequence[Record], name: str) -> float:
+    return sum(record[name] for record in records) / len(records)
+
+
+def _spread(records: Sequence[Record], name: str, digits: int) -> str:
+    mean, least, most = mean_and_spread([record[name] for record in records])
+    return f"{mean:.{digits}f} [{least:.{digits}f}, {most:.{digits}f}]"

@@ -1,0 +1,56 @@
+"""`mnemic bench chunks`: coarse-to-fine search beside what scores everything."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mnemic.cli.progress import Steps
+
+
+def chunks(
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", help="LoCoMo's JSON file, or the folder that holds it.", show_default=False),
+    ] = None,
+    text_file: Annotated[
+        Path | None,
+        typer.Option("--text", help="A text of 300 paragraphs or more, UTF-8.", show_default=False),
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", help="Folder for results.")] = Path("bench-results"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of Markdown.")] = False,
+) -> None:
+    """Search from coarse to fine, summaries first: what it finds and saves, beside scoring everything.
+
+    On the questions of LoCoMo (--data) and on sentences of a text (--text), or one of them. Writes
+    chunks.json and chunks.md to --out.
+
+    Examples:
+
+      mnemic bench chunks --data DIR --text book.txt
+    """
+    from mnemic.bench.chunked import chunks_markdown, locomo, options, text
+    from mnemic.bench.locomo import digest, load
+    from mnemic.cube.errors import InvalidOption
+
+    if data is None and text_file is None:
+        raise InvalidOption("say on what: --data with LoCoMo's file, --text with a book, or both")
+    found: dict[str, Any] = {}
+    command = "mnemic bench chunks"
+    dialogues = [] if data is None else load(data)
+    with Steps(len(dialogues) + bool(dialogues) + bool(text_file)) as report:
+        if data is not None:
+            found["locomo"] = {**locomo(dialogues, report), "data_sha256": digest(data), "arms": options()}
+            command += " --data DIR"
+        if text_file is not None:
+            found["text"] = text(text_file)
+            command += f" --text {text_file.name}"
+            report("text", "done")
+    out.mkdir(parents=True, exist_ok=True)
+    written = chunks_markdown(found, command)
+    (out / "chunks.json").write_text(json.dumps(found, indent=1) + "\n")
+    (out / "chunks.md").write_text(written)
+    typer.echo(json.dumps(found, indent=1) if as_json else written)

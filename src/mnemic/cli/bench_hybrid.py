@@ -1,0 +1,77 @@
+"""`mnemic bench hybrid`: layer choices on real text."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mnemic.cli.progress import Steps
+
+
+def hybrid(
+    data: Annotated[Path, typer.Option("--data", help="Folder of the texts.")],
+    train: Annotated[
+        str, typer.Option("--train", help="Its training text: a file, or a folder.")
+    ] = "valid.txt",
+    held_out: Annotated[str, typer.Option("--held-out", help="Its held-out text.")] = "test.txt",
+    arm: Annotated[
+        list[str] | None, typer.Option("--arm", help="Only these choices, repeatable.", show_default=False)
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds of each choice.")] = 3,
+    seconds: Annotated[
+        float, typer.Option(min=0.1, help="Processor time of the training steps of each run.")
+    ] = 20.0,
+    vocabulary: Annotated[int, typer.Option(min=257, help="Tokens made from the training text.")] = 1024,
+    length: Annotated[int, typer.Option(min=2, help="Tokens of a sequence.")] = 128,
+    repeats: Annotated[
+        float,
+        typer.Option(min=0.01, max=1, help="Share of training sequences that say their first half again."),
+    ] = 0.5,
+    out: Annotated[
+        Path, typer.Option("--out", help="Folder for results; a second run goes on where the first ended.")
+    ] = Path("bench-results"),
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start over instead of going on.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of Markdown.")] = False,
+) -> None:
+    """Train layer choices on text at equal active parameters and training time: perplexity and recall.
+
+    Defaults name the files of wikitext2_small. Writes hybrid-runs.json and hybrid.md to --out; every run is
+    kept as soon as it ends, and a run that was stopped goes on from its last checkpoint. Needs mnemic[torch].
+
+    Examples:
+
+      mnemic bench hybrid --data wikitext2_small --seconds 20 --seeds 1
+
+      OMP_NUM_THREADS=1 mnemic bench hybrid --data wikitext2_small --out docs/results
+    """
+    from mnemic.cube.checks import require_extra
+    from mnemic.cube.errors import InvalidOption
+
+    require_extra("torch", extra="torch")
+    require_extra("transformers", extra="torch")
+    from mnemic.bench.facts import machine, versions
+    from mnemic.bench.layers.hybrid import ARMS, Setting, markdown, perform_all
+    from mnemic.training.options import TextOptions
+    from mnemic.training.text import Text
+
+    arms = arm or list(ARMS)
+    if unknown := sorted(set(arms) - ARMS.keys()):
+        raise InvalidOption(f"there is no choice {', '.join(unknown)}; there are {', '.join(ARMS)}")
+    options = TextOptions(
+        train=train, held_out=held_out, vocabulary=vocabulary, length=length, repeats=repeats
+    )
+    text = Text(options, data)
+    with Steps(len(arms) * seeds) as report:
+        records = perform_all(
+            arms, seeds, text, Setting(seconds=seconds), out / "hybrid-runs.json", fresh=fresh, report=report
+        )
+    mine = {key: record for key, record in records.items() if key.rpartition("/")[0] in arms}
+    command = f"mnemic bench hybrid --data {data.name}" + "".join(f' --arm "{one}"' for one in arm or ())
+    command += f" --seeds {seeds}" if seeds != 3 else ""
+    command += f" --seconds {seconds:g}" if seconds != 20 else ""
+    said = markdown(mine, command, {"machine": machine(), "versions": versions()})
+    (out / "hybrid.md").write_text(said)
+    typer.echo(json.dumps(mine, indent=1) if as_json else said)

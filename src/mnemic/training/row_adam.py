@@ -1,0 +1,93 @@
+"""Adam for tables of rows: what was not read does not move, and each row counts its own steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim.optimizer import Optimizer
+
+from mnemic.cube.errors import InvalidInput, InvalidOption
+
+
+class RowAdam(Optimizer):
+    """AdamW over the rows of sparse gradients. O(rows read · width) a step, whatever the table's size.
+
+    A row moves as under dense AdamW fed with only the gradients that reached it: its moments wait while it is
+    not read (dense Adam goes on moving it), its bias correction counts its own steps (torch's SparseAdam
+    counts everybody's, and moves a row read late for the first time three times too far), and weight decay
+    touches it when it is read. All other rows keep their bits.
+
+    rowwise: one second moment a row instead of one a number; the state is then half as large. only: int64
+    ids, the only rows that may move. State: `first`, `second`, and `steps` int32 (rows,).
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Tensor],
+        *,
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        rowwise: bool = False,
+        only: Tensor | None = None,
+    ) -> None:
+        if lr < 0 or eps < 0 or weight_decay < 0 or not all(0 <= beta < 1 for beta in betas):
+            raise InvalidOption(
+                "lr, eps and weight_decay are at least 0, betas from 0 to below 1; got "
+                f"{lr}, {eps}, {weight_decay}, {betas}"
+            )
+        defaults = {
+            "lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "rowwise": rowwise,
+            "only": only,
+        }  # fmt: skip
+        super().__init__(params, defaults)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        """Raises InvalidInput for a dense gradient: make the table with `sparse=True`."""
+        if closure is not None:
+            raise InvalidInput("RowAdam takes no closure")
+        for group in self.param_groups:
+            for table in group["params"]:
+                if table.grad is not None:
+                    self._move(table, group)
+
+    def _move(self, table: Tensor, group: dict[str, Any]) -> None:
+        ids, gradient = rows_of(table)
+        if group["only"] is not None:
+            kept = torch.isin(ids, group["only"])
+            ids, gradient = ids[kept], gradient[kept]
+        state = self.state[table]
+        if not state:
+            state["first"] = torch.zeros_like(table)
+            state["second"] = torch.zeros_like(table[:, :1] if group["rowwise"] else table)
+            state["steps"] = torch.zeros(table.shape[0], dtype=torch.int32, device=table.device)
+        beta1, beta2 = group["betas"]
+        steps = state["steps"][ids] + 1
+        square = gradient.square()
+        if group["rowwise"]:
+            square = square.mean(1, keepdim=True)
+        first = state["first"][ids].lerp_(gradient, 1 - beta1)
+        second = state["second"][ids].lerp_(square, 1 - beta2)
+        age = steps.to(gradient.dtype).unsqueeze(1)
+        denominator = (second / (1 - beta2**age)).sqrt_().add_(group["eps"])
+        moved = table[ids] * (1 - group["lr"] * group["weight_decay"])
+        moved -= group["lr"] * (first / (1 - beta1**age)) / denominator
+        for held, new in ((table, moved), (state["first"], first), (state["second"], second)):
+            held.index_copy_(0, ids, new)
+        state["steps"].index_copy_(0, ids, steps)
+
+
+def rows_of(table: Tensor) -> tuple[Tensor, Tensor]:
+    """Ids (n,) and gradients (n, width) of the rows that were read, each row once. Raises InvalidInput."""
+    gradient = table.grad
+    if gradient is None or not gradient.is_sparse:
+        raise InvalidInput("RowAdam moves rows of sparse gradients: make the table with sparse=True")
+    if not gradient.is_coalesced():
+        gradient = gradient.coalesce()
+        table.grad = gradient
+    return gradient.indices()[0], gradient.values()
