@@ -101,7 +101,7 @@ def run(
                 step=step,
             ),
         ),
-        "cost": keep("cost", "cost", partial(memories.cost, model, step=step)),
+        "cost": keep("cost", "cost", partial(memories.cost, model, sizes=memories.SIZES, step=step)),
     }
     found = {name: one for name, one in found.items() if one}
     learned, erased = [one for one in learned if one], [one for one in erased if one]
