@@ -97,6 +97,11 @@ ATTEMPTS: dict[str, list[Try]] = {
     "retrain": [lambda mem, id, _: mem.retrain(id, None)],
     "as_text": [lambda mem, id, _: mem.as_text(id)],
     "mount": [lambda mem, id, _: mem.mount(None, id), lambda mem, id, _: mem.mount(None, [id])],
+    "keep_state": [
+        lambda mem, id, _: mem.keep_state(None, None, user="bo", sources=[id]),
+        lambda mem, _, __: mem.keep_state(None, None, user="ana"),
+    ],
+    "load_state": [lambda mem, id, _: mem.load_state(id, None)],
     "jobs": [lambda mem, _, __: mem.jobs()],
     "rerun": [lambda mem, id, _: mem.rerun(id)],
     "health": [lambda mem, _, __: mem.health()],
