@@ -66,5 +66,7 @@ def test_the_command_writes_a_table(folder: Path, tmp_path: Path) -> None:
     assert f"{record['perplexity']:.1f}" in row
     assert f"{record['active']:,}" in row
     assert (tmp_path / "hybrid.md").read_text().strip() == done.stdout.strip()
-    refused = CliRunner().invoke(app, ["bench", "hybrid", "--data", str(folder), "--arm", "none"])
-    assert refused.exit_code == 2
+    again = ["bench", "hybrid", "--data", str(folder), "--report-only", "--out", str(tmp_path)]
+    assert row in CliRunner().invoke(app, again).stdout
+    for wrong in ([*again, "--arm", "mom"], ["bench", "hybrid", "--data", str(folder), "--arm", "none"]):
+        assert CliRunner().invoke(app, wrong).exit_code == 2

@@ -134,14 +134,14 @@ def perform_all(
     Raises InvalidOption when one there was made under other settings, unless `fresh` starts over.
     """
     wanted = json.loads(json.dumps(settings_of(text, setting)))
-    kept: dict[str, Record] = {} if fresh else _held(path)
+    kept: dict[str, Record] = {} if fresh else held(path)
     for key, record in kept.items():
         if record["settings"] != wanted:
             raise InvalidOption(
                 f"{path.name} holds {key} under other settings; take another --out, or --fresh"
             )
     plan = path.with_name(f"{path.stem.removesuffix('-runs')}-times.json")
-    times: dict[str, Any] = {} if fresh else _held(plan)
+    times: dict[str, Any] = {} if fresh else held(plan)
     if times.get("settings") != wanted:
         times = {"settings": wanted}
     if missing := [arm for arm in arms if arm not in times]:
@@ -158,7 +158,8 @@ def perform_all(
     return kept
 
 
-def _held(path: Path) -> dict[str, Any]:
+def held(path: Path) -> dict[str, Any]:
+    """What a file of this module holds; nothing where there is none."""
     found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     return found
 
