@@ -611,7 +611,6 @@ class Memory:
         require_extra("torch", extra="torch")
         from mnemic.runtime.states import load_state
 
-        self._ask_for_mount(cube if isinstance(cube, str) else cube.id)
         return load_state(self._vault, cube, model, token_ids=token_ids, verify=verify)
 
     # --- looking

@@ -93,6 +93,11 @@ ATTEMPTS: dict[str, list[Try]] = {
     "open_blob": [lambda mem, id, _: mem.open_blob(id)],
     "as_kv": [lambda mem, id, _: mem.as_kv([id], None)],
     "mount": [lambda mem, id, _: mem.mount(None, id), lambda mem, id, _: mem.mount(None, [id])],
+    "keep_state": [
+        lambda mem, id, _: mem.keep_state(None, None, user="bo", sources=[id]),
+        lambda mem, _, __: mem.keep_state(None, None, user="ana"),
+    ],
+    "load_state": [lambda mem, id, _: mem.load_state(id, None)],
     "jobs": [lambda mem, _, __: mem.jobs()],
     "rerun": [lambda mem, id, _: mem.rerun(id)],
     "health": [lambda mem, _, __: mem.health()],
