@@ -50,6 +50,15 @@ ARMS: Final[Mapping[str, ChunkOptions | None]] = {
     "cosine, 16 of 8, plain mean": ChunkOptions(fine="dense", summary="mean"),
 }
 
+TOGETHER: Final = (
+    "every signal, every turn (the default)",
+    "every signal, 16 stretches of 8",
+    "every signal, 64 stretches of 8",
+    "cosine, every turn",
+    "cosine, 16 stretches of 8",
+)
+"""Of the arms, those that are asked about all dialogues in one memory too."""
+
 
 class MnemicChunks(TopK):
     """mnemic's memory searched from coarse to fine: summaries of 8 turns, then the turns of the best 16."""
@@ -77,7 +86,7 @@ def locomo(
         f"{digest[:12]}/{dialogue.id}": partial(_apart, dialogue) for dialogue in dialogues
     }
     all_of_them = f"{digest[:12]}/{'+'.join(names)}, together"
-    for arm in ARMS:
+    for arm in TOGETHER:
         runs[f"{all_of_them}/{arm}"] = partial(_together, dialogues, arm)
     found = kept(runs, path, report=step, said=lambda record: f"{record['questions']} questions")
     apart = [found[f"{digest[:12]}/{name}"] for name in names]
@@ -88,7 +97,7 @@ def locomo(
         "apart": {
             arm: _weighted([(record["questions"], record["arms"][arm]) for record in apart]) for arm in ARMS
         },
-        "together": {arm: found[f"{all_of_them}/{arm}"]["arms"][arm] for arm in ARMS},
+        "together": {arm: found[f"{all_of_them}/{arm}"]["arms"][arm] for arm in TOGETHER},
         "arms": {name: None if one is None else asdict(one) for name, one in ARMS.items()},
         "data_sha256": digest,
     }

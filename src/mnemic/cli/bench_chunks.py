@@ -37,7 +37,7 @@ def chunks(
 
       mnemic bench chunks --data DIR --text book.txt
     """
-    from mnemic.bench.chunked import ARMS, chunks_markdown, locomo, text
+    from mnemic.bench.chunked import TOGETHER, chunks_markdown, locomo, text
     from mnemic.bench.locomo import digest, load
     from mnemic.cube.errors import InvalidOption
 
@@ -48,7 +48,7 @@ def chunks(
     dialogues = [] if data is None else [d for d in load(data) if not dialogue or d.id in dialogue]
     if data is not None and not dialogues:
         raise InvalidOption(f"no dialogue {', '.join(dialogue or ())} in {data.name}")
-    planned = len(dialogues) + len(ARMS) if dialogues else 0
+    planned = len(dialogues) + len(TOGETHER) if dialogues else 0
     with Steps(planned + bool(text_file)) as report:
         if data is not None:
             found["locomo"] = locomo(dialogues, out / "chunks-runs.json", digest(data), report)
