@@ -78,15 +78,21 @@ class MnemicChunks(TopK):
 
 
 def locomo(
-    dialogues: Sequence[Dialogue], path: Path, digest: str, step: Step = lambda *_: None
+    dialogues: Sequence[Dialogue],
+    path: Path,
+    digest: str,
+    step: Step = lambda *_: None,
+    *,
+    together: bool = True,
 ) -> dict[str, Any]:
-    """Each dialogue a memory of its own, then all of them in one. What `path` holds is not measured again."""
+    """Each dialogue a memory of its own, then all `together` in one. What `path` holds is not made again."""
     names = [dialogue.id for dialogue in dialogues]
     runs: dict[str, Callable[[], Record]] = {
         f"{digest[:12]}/{dialogue.id}": partial(_apart, dialogue) for dialogue in dialogues
     }
     all_of_them = f"{digest[:12]}/{'+'.join(names)}, together"
-    for arm in TOGETHER:
+    in_one = TOGETHER if together else ()
+    for arm in in_one:
         runs[f"{all_of_them}/{arm}"] = partial(_together, dialogues, arm)
     found = kept(runs, path, report=step, said=lambda record: f"{record['questions']} questions")
     apart = [found[f"{digest[:12]}/{name}"] for name in names]
@@ -97,7 +103,7 @@ def locomo(
         "apart": {
             arm: _weighted([(record["questions"], record["arms"][arm]) for record in apart]) for arm in ARMS
         },
-        "together": {arm: found[f"{all_of_them}/{arm}"]["arms"][arm] for arm in TOGETHER},
+        "together": {arm: found[f"{all_of_them}/{arm}"]["arms"][arm] for arm in in_one},
         "arms": {name: None if one is None else asdict(one) for name, one in ARMS.items()},
         "data_sha256": digest,
     }
@@ -243,6 +249,8 @@ def _locomo_parts(found: Mapping[str, Any]) -> list[str]:
     ]
     titles = ("A memory a dialogue", "apart"), (f"All {found['turns']:,} turns in one memory", "together")
     for title, part in titles:
+        if not found[part]:
+            continue
         rows = [
             [
                 arm,

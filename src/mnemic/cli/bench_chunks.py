@@ -19,6 +19,9 @@ def chunks(
     dialogue: Annotated[
         list[str] | None, typer.Option("--dialogue", help="Only these dialogues, repeatable.")
     ] = None,
+    together: Annotated[
+        bool, typer.Option("--together/--apart", help="Also ask all dialogues in one memory.")
+    ] = True,
     text_file: Annotated[
         Path | None,
         typer.Option("--text", help="A text of 300 paragraphs or more, UTF-8.", show_default=False),
@@ -48,11 +51,13 @@ def chunks(
     dialogues = [] if data is None else [d for d in load(data) if not dialogue or d.id in dialogue]
     if data is not None and not dialogues:
         raise InvalidOption(f"no dialogue {', '.join(dialogue or ())} in {data.name}")
-    planned = len(dialogues) + len(TOGETHER) if dialogues else 0
+    planned = len(dialogues) + together * len(TOGETHER) if dialogues else 0
     with Steps(planned + bool(text_file)) as report:
         if data is not None:
-            found["locomo"] = locomo(dialogues, out / "chunks-runs.json", digest(data), report)
+            kept, file_digest = out / "chunks-runs.json", digest(data)
+            found["locomo"] = locomo(dialogues, kept, file_digest, report, together=together)
             command += " --data DIR" + "".join(f" --dialogue {one}" for one in dialogue or ())
+            command += "" if together else " --apart"
         if text_file is not None:
             found["text"] = text(text_file)
             command += f" --text {text_file.name}"
