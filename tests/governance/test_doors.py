@@ -92,6 +92,10 @@ ATTEMPTS: dict[str, list[Try]] = {
     "merge": [lambda mem, _, folder: mem.merge(folder / "a.mnemic")],
     "open_blob": [lambda mem, id, _: mem.open_blob(id)],
     "as_kv": [lambda mem, id, _: mem.as_kv([id], None)],
+    "as_adapter": [lambda mem, id, _: mem.as_adapter([id], None)],
+    "as_memory": [lambda mem, id, _: mem.as_memory([id], None)],
+    "retrain": [lambda mem, id, _: mem.retrain(id, None)],
+    "as_text": [lambda mem, id, _: mem.as_text(id)],
     "mount": [lambda mem, id, _: mem.mount(None, id), lambda mem, id, _: mem.mount(None, [id])],
     "keep_state": [
         lambda mem, id, _: mem.keep_state(None, None, user="bo", sources=[id]),
