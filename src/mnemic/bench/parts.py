@@ -44,3 +44,7 @@ class Parts:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._path.write_text(json.dumps({"settings": self._settings, "done": self._done}))
         return self._done[name]
+
+    def known(self, name: str) -> Any:
+        """What was measured before, or None."""
+        return self._done.get(name)
