@@ -229,6 +229,8 @@ def test_presses_are_compared_on_the_items_that_all_of_them_have(tmp_path: Path)
     ours = [row_of(name, "full", 0.0, tokens=5) for name in "abc"]
     ours += [row_of(name, "snapkv", kl, tokens=5) for name, kl in zip("abc", (0.1, 9.0, 9.0), strict=True)]
     ours += [row_of("d", policy, family="reasoning", tokens=5) for policy in ("full", "lazy")]
+    ours += [row_of("e", policy, family="half", tokens=5) for policy in ("full", "snapkv")]
+    peer.rows.append(row_of("e", "OnePress", family="half"))
     found = summarise(ours, peer.rows)
     assert {name: of["items"] for name, of in found["f"]["0.5"].items()} == {
         "snapkv": 1, "kvpress OnePress": 1, "kvpress TwoPress": 1,
@@ -237,6 +239,7 @@ def test_presses_are_compared_on_the_items_that_all_of_them_have(tmp_path: Path)
         found, command="c", notes=peer.notes
     )
     assert set(found["reasoning"]["0.5"]) == {"lazy"}, "no press was asked there"
+    assert set(found["half"]["0.5"]) == {"snapkv"}, "not all presses have an item there"
     save_file({"a": logits + 0.1}, tmp_path / "full.safetensors")
     assert read_kvpress(model, items, tmp_path).rows == []
 
