@@ -225,7 +225,7 @@ def test_presses_are_compared_on_the_items_that_all_of_them_have(tmp_path: Path)
     (tmp_path / "broken.json").write_text(json.dumps({"BrokenPress": "RuntimeError: sizes differ"}))
     peer = read_kvpress(model, items, tmp_path)
     assert {row["policy"] for row in peer.rows} == {"OnePress", "TwoPress"}
-    assert any("BrokenPress (RuntimeError: sizes differ)" in note for note in peer.notes)
+    assert any("BrokenPress (RuntimeError)" in note for note in peer.notes)
     ours = [row_of(name, "full", 0.0, tokens=5) for name in "abc"]
     ours += [row_of(name, "snapkv", kl, tokens=5) for name, kl in zip("abc", (0.1, 9.0, 9.0), strict=True)]
     ours += [row_of("d", policy, family="reasoning", tokens=5) for policy in ("full", "lazy")]

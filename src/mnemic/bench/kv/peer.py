@@ -81,7 +81,7 @@ def read_kvpress(model: Any, items: Sequence[Item], folder: Path) -> Peer:
     rows = {(row["name"], row["policy"], row["budget"]): row for row in lines}
     notes = [note]
     if broken:
-        named = "; ".join(f"{name} ({why})" for name, why in sorted(broken.items()))
+        named = ", ".join(f"{name} ({why.partition(':')[0]})" for name, why in sorted(broken.items()))
         notes.append(f"Presses that do not run here: {named}.")
     ran = [row for row in rows.values() if row["policy"] not in broken]
     return Peer(rows=ran, broken=broken, notes=notes)
