@@ -62,8 +62,14 @@ from mnemic.vault.writing import REBUILD
 
 if TYPE_CHECKING:
     from mnemic.models.local import LocalModel
+    from mnemic.parametric.gate import Gate
+    from mnemic.parametric.lora_training import Progress as TrainingProgress
+    from mnemic.parametric.lora_training import Recipe
     from mnemic.runtime.mounted import Mounted
     from mnemic.runtime.states import Module, States
+    from mnemic.transform.adapter_to_text import Spoken
+    from mnemic.transform.paraphrases import Paraphraser
+    from mnemic.transform.text_to_memory import Options as MemoryOptions
 
 
 def open(
@@ -556,7 +562,8 @@ class Memory:
         ratio: float = 0.15,
         measure: bool = False,
     ) -> AbstractContextManager[Mounted]:
-        """`with mem.mount(model, cubes) as m: m.answer("…")`: the model with KV cubes of this memory.
+        """`with mem.mount(model, cubes) as m: m.answer("…")`: the model with KV cubes, adapters and other
+        learned memories of this vault.
 
         Costs, options and errors: mnemic.runtime.mount.mount.
         """
@@ -571,6 +578,91 @@ class Memory:
             model, cubes, vault=self._vault, ask=self._ask_for_mount, order=order, verify=verify,
             compose=compose, ratio=ratio, measure=measure,
         )  # fmt: skip
+
+    @governed
+    def as_adapter(
+        self,
+        cubes: Sequence[str | MemCube],
+        model: LocalModel,
+        *,
+        recipe: Recipe | None = None,
+        gate: Gate | None = None,
+        paraphraser: Paraphraser | None = None,
+        title: str | None = None,
+        progress: TrainingProgress | None = None,
+    ) -> MemCube:
+        """Have a model in this process learn what these cubes say, as a small adapter: a cube to `mount`.
+
+        It is tested before it is stored, and NotLearned brings the report when it fails. When a source
+        changes, it is stale at once. Needs the extra [parametric]; costs and errors:
+        mnemic.transform.text_to_adapter.as_adapter.
+        """
+        require_extra("torch", extra="parametric")
+        from mnemic.transform.text_to_adapter import as_adapter
+
+        told = {} if progress is None else {"progress": progress}
+        return as_adapter(
+            self._vault, cubes, model, recipe=recipe, gate=gate, paraphraser=paraphraser, title=title, **told
+        )
+
+    @governed
+    def as_memory(
+        self,
+        cubes: Sequence[str | MemCube],
+        model: LocalModel,
+        *,
+        options: MemoryOptions | None = None,
+        paraphraser: Paraphraser | None = None,
+        tune_on: str | None = None,
+        title: str | None = None,
+        progress: TrainingProgress | None = None,
+    ) -> MemCube:
+        """Turn what these cubes say into a memory of next tokens, searched (kNN) or compiled (MLP): a cube to
+        `mount` beside a model in this process.
+
+        When a source changes, it is stale at once. Needs the extra [parametric]; costs and errors:
+        mnemic.transform.text_to_memory.as_memory.
+        """
+        require_extra("torch", extra="parametric")
+        from mnemic.transform.text_to_memory import as_memory
+
+        told = {} if progress is None else {"progress": progress}
+        return as_memory(
+            self._vault, cubes, model, options=options, paraphraser=paraphraser, tune_on=tune_on, title=title,
+            **told,
+        )  # fmt: skip
+
+    @governed
+    def retrain(
+        self,
+        learned: str | MemCube,
+        model: LocalModel,
+        *,
+        recipe: Recipe | None = None,
+        gate: Gate | None = None,
+        progress: TrainingProgress | None = None,
+    ) -> MemCube:
+        """A new adapter or memory from what this one's sources say now, in its place.
+
+        recipe, gate: of an adapter. Costs and errors: mnemic.transform.retraining.retrain.
+        """
+        require_extra("torch", extra="parametric")
+        from mnemic.transform.retraining import retrain
+
+        told = {} if progress is None else {"progress": progress}
+        id = learned if isinstance(learned, str) else learned.id
+        return retrain(self._vault, id, model, recipe=recipe, gate=gate, **told)
+
+    @governed
+    def as_text(self, adapter: str | MemCube, model: LocalModel | None = None) -> Spoken:
+        """The texts that an adapter was trained on and, with its model, what its weights say of them now.
+
+        Costs and errors: mnemic.transform.adapter_to_text.as_text.
+        """
+        require_extra("torch", extra="parametric")
+        from mnemic.transform.adapter_to_text import as_text
+
+        return as_text(self._vault, adapter if isinstance(adapter, str) else adapter.id, model)
 
     @governed
     def keep_state(
@@ -611,7 +703,6 @@ class Memory:
         require_extra("torch", extra="torch")
         from mnemic.runtime.states import load_state
 
-        self._ask_for_mount(cube if isinstance(cube, str) else cube.id)
         return load_state(self._vault, cube, model, token_ids=token_ids, verify=verify)
 
     # --- looking

@@ -10,15 +10,18 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mnemic.activation import kv_keeping
 from mnemic.activation.kv_keeping import Checked, Kept
 from mnemic.cube.checks import require_extra
 from mnemic.cube.errors import InvalidOption, NotFound
 from mnemic.cube.ids import id_text
-from mnemic.cube.model import ANY, ScopeField
+from mnemic.cube.model import ANY, MemCube, ScopeField
 from mnemic.memory import Memory, default_place
 from mnemic.models.base import Embedder
+from mnemic.parametric import keeping
+from mnemic.parametric.keeping import Learned
 from mnemic.plaintext.ingest.features import Progress
 from mnemic.plaintext.parts import reembed
 from mnemic.vault import erasing
@@ -28,6 +31,9 @@ from mnemic.vault.erasing import Erasure
 from mnemic.vault.keys import KeyLike
 from mnemic.vault.unlocking import change_master
 from mnemic.vault.vault import connect, open_vault
+
+if TYPE_CHECKING:
+    from mnemic.models.local import LocalModel
 
 SHORTEST_ENDING = 4
 
@@ -231,3 +237,39 @@ def sweep_kv(memory: Memory, *, grace: float | None = None, stale: bool = False)
 def drop_kv(memory: Memory, id: str, *, reason: str | None = None) -> int:
     """Take a KV cube away and delete its file; bytes freed. Raises NotFound, InvalidOption."""
     return kv_keeping.drop(memory._parts.vault, id, reason=reason)
+
+
+def learned_memories(memory: Memory, *, user: ScopeField = ANY) -> list[Learned]:
+    """The parametric cubes of a user, or of all, the oldest first, each with why it is not served, if so."""
+    return keeping.listing(memory._parts.vault, user=user)
+
+
+def learned_memory(memory: Memory, id: str) -> Learned:
+    """One parametric cube. Raises NotFound, InvalidOption."""
+    return keeping.look(memory._parts.vault, id)
+
+
+def drop_learned(memory: Memory, id: str, *, reason: str | None = None) -> int:
+    """Take a parametric cube away and delete its file; bytes freed. Raises NotFound, InvalidOption."""
+    return keeping.drop(memory._parts.vault, id, reason=reason)
+
+
+def drop_stale_learned(memory: Memory) -> tuple[int, int]:
+    """Drop every parametric cube that is not served any more; how many, and bytes freed."""
+    return keeping.drop_stale(memory._parts.vault)
+
+
+def tune_memory(memory: Memory, id: str, model: LocalModel, text: str) -> MemCube:
+    """Choose a kNN or MLP memory's weight beside the model on a text; the memory in its place."""
+    require_extra("torch", extra="parametric")
+    from mnemic.transform.text_to_memory import tune
+
+    return tune(memory._parts.vault, id, model, text)
+
+
+def export_adapter(memory: Memory, id: str, folder: Path) -> None:
+    """Write an adapter as PEFT reads it. What is written is out of the vault's reach: no erasure finds it."""
+    require_extra("torch", extra="parametric")
+    from mnemic.parametric.lora_cube import export
+
+    export(memory._parts.vault, keeping.look(memory._parts.vault, id).cube, folder)

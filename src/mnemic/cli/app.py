@@ -10,11 +10,13 @@ from typer.core import TyperGroup
 from mnemic.cli import (
     asking,
     bench,
+    bench_ballet,
     bench_chunks,
     bench_hcam,
     bench_hybrid,
     bench_kv_cubes,
     bench_layers,
+    bench_parametric,
     bench_qfwp,
     bench_titans,
     bench_ultramem,
@@ -29,6 +31,7 @@ from mnemic.cli import (
     knowing,
     kv,
     looking,
+    memory,
     telling,
     training,
 )
@@ -112,13 +115,16 @@ for group in GROUPS:
     group.register(app)
 bench.app.command()(bench_layers.layers)
 bench.app.command()(bench_titans.titans)
+bench.app.command()(bench_parametric.parametric)
 bench.app.command()(bench_ultramem.ultramem)
 bench.app.command()(bench_hybrid.hybrid)
 bench.app.command()(bench_hcam.hcam)
 bench.app.command()(bench_chunks.chunks)
+bench.app.command()(bench_ballet.ballet)
 bench.app.command()(bench_qfwp.qfwp)
 bench.app.command("kv-cubes")(bench_kv_cubes.kv_cubes)
 app.add_typer(kv.app, name="kv")
+app.add_typer(memory.app, name="memory")
 app.add_typer(keys.app, name="key")
 app.add_typer(training.app, name="train")
 app.add_typer(bench.app, name="bench")

@@ -30,7 +30,7 @@ ChatBudget = Annotated[
         "--budget",
         "-b",
         min=1,
-        help="Tokens that the context of a question may take. Default: 2000, and none with --kv.",
+        help="Tokens that the context of a question may take. Default: 2000; none with --kv or --memory.",
         show_default=False,
     ),
 ]
@@ -38,6 +38,12 @@ KV = Annotated[
     list[str] | None,
     typer.Option(
         "--kv", metavar="ID", help="Start from this KV cube, by its id or an ending of it; repeatable."
+    ),
+]
+Learned = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--memory", metavar="ID", help="Mount this learned memory (`mnemic memory list`); repeatable."
     ),
 ]
 HELP = "Ask something. /add TEXT remembers it, /context QUESTION shows all a model would see, /quit ends."
@@ -64,27 +70,30 @@ def chat(
     model: o.Model = None,
     base_url: o.BaseUrl = None,
     kv: KV = None,
+    learned: Learned = None,
     as_json: o.Json = False,
 ) -> None:
     """Ask a memory questions, one after another, and see why each piece was chosen.
 
     With --model it is a chat: the model sees what memory holds, and what both of you say is remembered. With
     --kv it starts from texts that the model has read before (`mnemic kv build`), which stand in for the
-    context of each question. Questions are also read from a pipe, one a line; with --json each is answered by
-    one line of JSON.
+    context of each question; with --memory it has learned them (`mnemic memory compile`). Questions are also
+    read from a pipe, one a line; with --json each is answered by one line of JSON.
     """
-    if kv is not None and model is None:
+    mounts = [*(learned or ()), *(kv or ())]
+    if mounts and model is None:
         raise typer.BadParameter(
-            "--kv needs the model that made it: add --model, as `mnemic kv list` shows it"
+            "--kv and --memory need the model that made them: add --model, as `mnemic kv list` and `mnemic "
+            "memory list` show it"
         )
-    tokens = budget if budget is not None else DEFAULT_BUDGET if kv is None else 0
+    tokens = budget if budget is not None else 0 if mounts else DEFAULT_BUDGET
     who = Who(user=user, agent=agent, session=session)
     who.reads()
     place = Place(vault=vault, tenant=tenant, embedder=embedder, model=model, base_url=base_url)
     with place.open(reading=model is None) as memory:
         if model is None and (remark := known_users(memory, who)):
             note(remark)
-        with _speaker(memory, place, kv) as speaker:
+        with _speaker(memory, place, mounts) as speaker:
             talk = _Talk(memory, who, tokens, speaker, as_json)
             if sys.stdin.isatty() and not as_json:
                 console().print(HELP, style="dim")
@@ -96,18 +105,18 @@ def chat(
 
 
 @contextmanager
-def _speaker(memory: Memory, place: Place, kv: list[str] | None) -> Iterator[LanguageModel | None]:
-    """The model that answers, if there is one, with the KV cubes mounted, if any."""
+def _speaker(memory: Memory, place: Place, mounts: list[str]) -> Iterator[LanguageModel | None]:
+    """The model that answers, if there is one, with the KV and learned memories mounted, if any."""
     model = place.make_model()
-    if not kv:
+    if not mounts:
         yield model
         return
     from mnemic.cli.opening import in_process
     from mnemic.upkeep import full_id
 
     if place.base_url is not None:
-        raise typer.BadParameter("--kv needs a model in this process: leave out --base-url")
-    with memory.mount(in_process(place.model or ""), [full_id(memory, one) for one in kv]) as mounted:
+        raise typer.BadParameter("--kv and --memory need a model in this process: leave out --base-url")
+    with memory.mount(in_process(place.model or ""), [full_id(memory, one) for one in mounts]) as mounted:
         yield mounted
 
 

@@ -38,6 +38,7 @@ MnemicError
 ├── ModelError                an embedder or language model failed or answered badly
 │   └── UnusableAnswer        it answered, and not in the form that was asked for
 ├── MemoryDivergedError       a memory that learns while it reads went wrong; it brings back a good state
+├── NotLearned                a trained memory failed its tests and was not stored; it brings their report
 ├── ModelBusy                 another thread has memories mounted on this model
 ├── Unsupported               a model, or a way of running it, that cannot be served exactly
 │   ├── UnsupportedModel      a kind of layer, or of positions, or a compiled model
@@ -220,6 +221,14 @@ class MemoryDivergedError(MnemicError, ArithmeticError):
     def __init__(self, message: str, *, state: Any, tokens: int) -> None:
         super().__init__(message)
         self.state, self.tokens = state, tokens
+
+
+class NotLearned(MnemicError):
+    """A trained memory failed its tests, and was not stored. `report` holds what was measured."""
+
+    def __init__(self, message: str, *, report: Any) -> None:
+        super().__init__(message)
+        self.report = report
 
 
 class ModelBusy(MnemicError):

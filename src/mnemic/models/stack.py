@@ -7,8 +7,20 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from enum import IntEnum
 from typing import Any
 from weakref import WeakKeyDictionary
+
+
+class Point(IntEnum):
+    """Where a memory enters the computation; mounts are installed in this order."""
+
+    WEIGHT = 0
+    PREFIX = 1
+    HEAD = 2
+    BLOCK = 3
+    LOGITS = 4
+
 
 _mounted: WeakKeyDictionary[Any, tuple[str, ...]] = WeakKeyDictionary()
 

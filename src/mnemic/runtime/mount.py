@@ -19,10 +19,11 @@ from mnemic.activation.kv_compose import COMPOSITIONS
 from mnemic.activation.kv_compose import compose as compose_kv
 from mnemic.activation.kv_cube import check_description, load
 from mnemic.cube.errors import IncompatibleMemory, InvalidOption, ModelBusy
-from mnemic.cube.model import MemCube
+from mnemic.cube.model import Kind, MemCube
 from mnemic.models.fingerprint import Verify, fingerprint
 from mnemic.models.local import LocalModel
 from mnemic.models.stack import mounted, set_mounted
+from mnemic.parametric.registry import open_parametric
 from mnemic.runtime.mountable import Mountable, Point
 from mnemic.runtime.mounted import Mounted, Part, Prefix
 from mnemic.vault.vault import Vault
@@ -48,13 +49,13 @@ def mount(
 ) -> Iterator[Mounted]:
     """Mount memories on `model`; what is yielded generates with them.
 
-    cubes: KV cubes or their ids (they need `vault`), a KV that was never stored, or any `Mountable`; one or
-    several. order: positions in `cubes`; KV memories stand in the prompt in that order. verify="full" hashes
-    all weights again. compose: what several KV memories become: "exact" (read again as one text, a prefill),
-    "rotated" or "selective" (approximate; see `kv_compose.compose`, also for `ratio`). measure: measure the
-    error of an approximate one against the exact, which costs that prefill.
+    cubes: KV cubes and parametric cubes or their ids (they need `vault`), a KV that was never stored, or any
+    `Mountable`; one or several. order: positions in `cubes`; KV memories stand in the prompt in that order.
+    verify="full" hashes all weights again. compose: what several KV memories become: "exact" (read again
+    as one text, a prefill), "rotated" or "selective" (approximate; see `kv_compose.compose`, also for
+    `ratio`). measure: measure the error of an approximate one against the exact, which costs that prefill.
 
-    Every KV cube is looked up in the vault now and again at each generation; one whose sources changed, were
+    Every cube is looked up in the vault now and again at each generation; one whose sources changed, were
     deleted or erased, or have expired raises StaleMemory and is never served, and one that the vault's actor
     may not see, or no longer, raises NotFound or AccessDenied. ask: how to look it up, by its id; default:
     `require_current` of the vault.
@@ -69,7 +70,12 @@ def mount(
         raise InvalidOption(f"compose={compose!r:.80} must be one of {', '.join(COMPOSITIONS)}")
     with ExitStack() as undo:
         depth = _hold(model, undo)
-        others = sorted((one for one in chosen if _is_other(one)), key=lambda one: one.point)
+        opened: list[Any] = [
+            one if _is_other(one) else _open(one, model, vault, ask, verify) for one in chosen
+        ]
+        asks = tuple(one.ask for one in opened if isinstance(one, _Parametric))
+        others = [one.memory if isinstance(one, _Parametric) else one for one in opened if not _is_kv(one)]
+        others.sort(key=lambda one: one.point)
         stack = mounted(model.model)
         for one in others:
             one.check(model, stack)
@@ -80,7 +86,7 @@ def mount(
                     part="stack",
                 )
             stack = (*stack, one.id)
-        loaded = [_read(one, model, vault, ask, verify) for one in chosen if not _is_other(one)]
+        loaded = [one for one in opened if isinstance(one, _Loaded)]
         if loaded and any(outer.has_prefix for outer in depth):
             raise InvalidOption(
                 "a KV memory is mounted already; mount all of them in one call: mount(model, […])"
@@ -92,9 +98,9 @@ def mount(
         for one in others:
             if one.point > Point.PREFIX:
                 _install(one, model, undo)
-        made = Mounted(
-            model, prefix, tuple(Part(one.id, one.point.name) for one in others), mounted(model.model)
-        )
+        parts = tuple(Part(one.id, one.point.name, bytes=getattr(one, "nbytes", 0)) for one in others)
+        outer = tuple(ask for one in depth for ask in one.asks)
+        made = Mounted(model, prefix, parts, mounted(model.model), asks=(*outer, *asks))
         depth.append(made)
         undo.callback(_leave, depth, made)
         yield made
@@ -108,14 +114,18 @@ def _in_order(cubes: Mountables | Sequence[Mountables], order: Sequence[int] | N
     for one in listed:
         if not isinstance(one, str | MemCube | KV) and not _is_other(one):
             raise InvalidOption(
-                f"a {type(one).__name__} cannot be mounted: give KV cubes, their ids, or objects with id, "
-                "point, check and install. Text is made mountable by as_kv(…)"
+                f"a {type(one).__name__} cannot be mounted: give KV or parametric cubes, their ids, or "
+                "objects with id, point, check and install. Text is made mountable by as_kv(…)"
             )
     if order is None:
         return listed
     if sorted(order) != list(range(len(listed))):
         raise InvalidOption(f"order={order!r:.80} must name each of 0 … {len(listed) - 1} once")
     return [listed[place] for place in order]
+
+
+def _is_kv(one: Any) -> bool:
+    return isinstance(one, _Loaded)
 
 
 def _is_other(one: Any) -> bool:
@@ -174,9 +184,15 @@ class _Loaded:
     ask: Callable[[], None]  # raises StaleMemory, NotFound, AccessDenied
 
 
-def _read(
+@dataclass(frozen=True, slots=True)
+class _Parametric:
+    memory: Mountable
+    ask: Callable[[], None]  # raises StaleMemory, NotFound, AccessDenied
+
+
+def _open(
     one: str | MemCube | KV, model: LocalModel, vault: Vault | None, ask: Ask | None, verify: Verify
-) -> _Loaded:
+) -> _Loaded | _Parametric:
     if isinstance(one, KV):
         part = Part(f"kv:{one.tokens}", Point.PREFIX.name, one.tokens, one.nbytes, one.label, one.error)
         return _Loaded(one, replace(part, checked="never stored: nothing can make it stale"), lambda: None)
@@ -189,7 +205,10 @@ def _read(
     with vault.snapshot() as snapshot:
         snapshot.require_current(id)  # again, in the transaction that reads it
         cube = snapshot.head(id)
-    check_description(cube, fingerprint(model, verify=verify), model.name)
+    here = fingerprint(model, verify=verify)
+    if cube.kind is Kind.parametric:
+        return _Parametric(open_parametric(vault, cube, model), use)
+    check_description(cube, here, model.name)
     kv = load(vault, cube)
     part = Part(id, Point.PREFIX.name, kv.tokens, kv.nbytes, kv.label, kv.error, "current, as the vault said")
     return _Loaded(kv, part, use)

@@ -3,20 +3,12 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from enum import IntEnum
 from typing import Protocol, runtime_checkable
 
 from mnemic.models.local import LocalModel
+from mnemic.models.stack import Point
 
-
-class Point(IntEnum):
-    """Where a memory enters the computation; mounts are installed in this order."""
-
-    WEIGHT = 0
-    PREFIX = 1
-    HEAD = 2
-    BLOCK = 3
-    LOGITS = 4
+__all__ = ["Mountable", "Point"]
 
 
 @runtime_checkable

@@ -68,12 +68,21 @@ class Mounted(LocalModel):
     """
 
     def __init__(
-        self, local: LocalModel, prefix: Prefix | None, others: tuple[Part, ...], stack: tuple[str, ...]
+        self,
+        local: LocalModel,
+        prefix: Prefix | None,
+        others: tuple[Part, ...],
+        stack: tuple[str, ...],
+        *,
+        asks: tuple[Callable[[], None], ...] = (),
     ) -> None:
         super().__init__(local.model, local.tokenizer, name=local.name)
         self._prefix = prefix
         self._others = others
         self._stack = stack
+        self.asks: Final = (
+            asks  # of what is kept in a vault and mounted by hooks, here and around: StaleMemory
+        )
         self._open = True
 
     def __repr__(self) -> str:
@@ -217,6 +226,8 @@ class Mounted(LocalModel):
     def _check(self) -> None:
         if not self._open:
             raise InvalidOption("this mount has ended; use it inside its with block, or mount again")
+        for ask in self.asks:
+            ask()
         if self._prefix is not None:
             self._prefix.ask()
 

@@ -50,13 +50,14 @@ def keep_state(
     O(bytes of the state), and of the weights once a model. Raises IncompatibleMemory when `model` did not
     make it, InvalidInput, NotFound, VaultFull, StaleMemory when a source changed meanwhile.
     """
-    layers = _layers(model)
-    states = _states(state, model)
-    require_specs([one.spec for one in states], layers)
     with vault.snapshot() as snapshot:
         ids = [one if isinstance(one, str) else one.id for one in sources]
         read = [snapshot.head(id) for id in ids]  # first of all: may they be seen?
         cited = snapshot.citations(ids)
+    vault.require_writable(scope)
+    layers = _layers(model)
+    states = _states(state, model)
+    require_specs([one.spec for one in states], layers)
     if others := sorted({str(one.header.scope.user) for one in read if one.header.scope.user != scope.user}):
         raise InvalidInput(f"a state of {scope.user} cannot be made from cubes of {', '.join(others)}")
     expiries = [one.header.expires_at for one in read if one.header.expires_at is not None]

@@ -8,12 +8,14 @@ from typing import Final
 from mnemic.activation.kv import SYSTEM, compare, prefill, probe_tokens, text_ids
 from mnemic.activation.kv_cube import store
 from mnemic.activation.kv_file import STORAGES, stored
-from mnemic.cube.errors import InvalidOption
-from mnemic.cube.model import Kind, MemCube, Scope, Source
+from mnemic.cube.errors import InvalidOption, NotFound
+from mnemic.cube.model import MemCube, Scope, Source
 from mnemic.cube.times import to_micros
 from mnemic.models.local import LocalModel
+from mnemic.models.stack import mounted
 from mnemic.plaintext.compose.render import Shown, chronological, make_refs, render
 from mnemic.plaintext.compose.sentences import said
+from mnemic.transform.sources import one_scope, read_sources
 from mnemic.vault.vault import Vault
 
 INSTRUCTION: Final = (
@@ -38,8 +40,9 @@ def as_kv(
     about a quarter and a seventh of float32's size, whose error on the model's next tokens is measured now
     and kept with the cube. title: for people who list cubes.
 
-    The cube cites its sources: when one is updated, deleted, erased or expires, it is stale at once and no
-    mount serves it. It is of the same user; agent and session are those of its sources where all agree.
+    The cube cites its sources, and the adapters that are mounted on the model, which had a part in it: when
+    one is updated, deleted, erased or expires, it is stale at once and no mount serves it. It is of the same
+    user; agent and session are those of its sources where all agree.
 
     Costs one prefill, O(tokens²), and 2 · layers · kv heads · head_dim · tokens numbers on disk. Raises
     InvalidOption, NotFound, AccessDenied, ModelError when it does not fit, UnsupportedModel, PromptMismatch,
@@ -48,6 +51,9 @@ def as_kv(
     if storage not in STORAGES:
         raise InvalidOption(f"storage={storage!r:.80} must be one of {', '.join(STORAGES)}")
     shown, sources, scope = _read(vault, cubes)
+    below = _below(vault, model)
+    sources += [source for source, _ in below]
+    scope = one_scope([scope, *(cube.header.scope for _, cube in below)])
     vault.require_writable(scope)
     text = _block(shown, instruction)
     exact = prefill(model, text_ids(model, text, form=SYSTEM), form=SYSTEM)
@@ -55,7 +61,8 @@ def as_kv(
     if storage != "exact":
         rounded = stored(exact, storage)
         kept = rounded.labelled(rounded.label, compare(model, exact, rounded, probe_tokens(model, SYSTEM)))
-    expiries = [one.cube.header.expires_at for one in shown if one.cube.header.expires_at is not None]
+    headers = [one.cube.header for one in shown] + [cube.header for _, cube in below]
+    expiries = [one.expires_at for one in headers if one.expires_at is not None]
     cube = store(
         vault,
         scope,
@@ -86,29 +93,20 @@ def _block(shown: Sequence[Shown], instruction: str) -> str:
     return f"{instruction}\n\n{block}" if instruction else block
 
 
+def _below(vault: Vault, model: LocalModel) -> list[tuple[Source, MemCube]]:
+    """What is mounted on the model and kept in this vault: what is computed now rests on it too."""
+    out = []
+    with vault.snapshot() as snapshot:
+        for id in mounted(model.model):
+            try:
+                (source,) = snapshot.citations([id])
+            except (InvalidOption, NotFound):  # a memory that was never stored, or that is kept elsewhere
+                continue
+            out.append((source, snapshot.head(id)))
+    return out
+
+
 def _read(vault: Vault, cubes: Sequence[str | MemCube]) -> tuple[list[Shown], list[Source], Scope]:
     """The cubes' current texts in order, their citations, and the scope of what is made from them."""
-    if isinstance(cubes, str | MemCube) or not isinstance(cubes, Sequence) or not cubes:
-        raise InvalidOption("say which cubes the model should read: a list of cubes or of their ids")
-    ids = list(dict.fromkeys(one.id if isinstance(one, MemCube) else one for one in cubes))
-    with vault.snapshot() as snapshot:
-        found = [snapshot.head(id) for id in ids]  # first of all: may they be seen?
-        sources = snapshot.citations(ids)
-    for cube in found:
-        if cube.kind is not Kind.plaintext:
-            raise InvalidOption(f"cube {cube.id} is {cube.kind.name}; a KV memory is made from text cubes")
-    scopes = {cube.header.scope for cube in found}
-    if len({(one.tenant, one.user) for one in scopes}) > 1:
-        raise InvalidOption(
-            f"these cubes are of {len({one.user for one in scopes})} users; a memory is of one. Make one for "
-            "each"
-        )
-    first = next(iter(scopes))
-    same = {field: len({getattr(one, field) for one in scopes}) == 1 for field in ("agent", "session")}
-    scope = Scope(
-        first.tenant,
-        first.user,
-        first.agent if same["agent"] else None,
-        first.session if same["session"] else None,
-    )
+    found, sources, scope = read_sources(vault, cubes, made="a KV memory")
     return _shown(found), sources, scope

@@ -1,0 +1,148 @@
+"""Cubes to a memory of next tokens: in all three forms, tuned, made again, and never after their sources."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from learners import STATEMENTS, learner
+
+import mnemic
+from language_models import needs_torch, tiny_llama
+from mnemic.cube.errors import IncompatibleMemory, InvalidFile, InvalidOption, StaleMemory
+
+pytestmark = needs_torch
+pytest.importorskip("faiss")
+pytest.importorskip("peft")
+FORMS = ("exact", "ivfpq", "mlp")
+QUESTION = "What is the code of Ida?"
+
+
+def options(form: str, **more: Any) -> Any:
+    from mnemic.parametric.datastore import Taps
+    from mnemic.parametric.mlp import Compile
+    from mnemic.parametric.nearest import Search
+    from mnemic.transform.text_to_memory import Options
+
+    return Options(
+        form=form,
+        taps=Taps(block=64),
+        search=Search(k=4, temperature=0.1, centroids=4, codes=16, probes=4),
+        compile=Compile(blocks=2, widen=2.0, epochs=30, batch=64, learning_rate=5e-3),
+        **more,
+    )
+
+
+@pytest.fixture
+def memory(tmp_path: Path) -> Iterator[mnemic.Memory]:
+    with mnemic.open(tmp_path / "ana.db") as made:
+        for text in STATEMENTS:
+            made.add(text, user="ana")
+        yield made
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_model_answers_from_it_until_a_source_changes(memory: mnemic.Memory, form: str) -> None:
+    local = learner()
+    ids = [one.id for one in memory.list(user="ana")]
+    cube = memory.as_memory(ids, local, options=options(form, lam=0.9), title="codes")
+    assert local.complete([{"role": "user", "content": QUESTION}], max_tokens=6).text[:4] != "2839"
+    with memory.mount(local, cube) as mounted:
+        assert mounted.answer(QUESTION, max_tokens=12).text == "2839"
+        assert mounted.report().parts[0].point == "LOGITS"
+        memory.update(ids[0], "The code of Ida is 5501.")
+        with pytest.raises(StaleMemory, match="was updated"):
+            mounted.answer(QUESTION)
+    with pytest.raises(StaleMemory), memory.mount(local, cube):
+        pass
+    again = memory.retrain(cube, local)
+    with memory.mount(local, again) as mounted:
+        assert mounted.answer(QUESTION, max_tokens=12).text == "5501"
+    (kept,) = memory.list(user="ana", where={"kind": "parametric"})
+    assert kept.id == again.id
+    folder = memory._parts.vault.blobs.folder
+    assert folder is not None
+    memory.erase(ids[1], reason="she asked")
+    memory.flush()
+    assert list(folder.iterdir()) == []
+    with pytest.raises(StaleMemory, match="erased"), memory.mount(local, again):
+        pass
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_what_is_read_back_says_the_same(memory: mnemic.Memory, form: str) -> None:
+    from mnemic.parametric.blend_cube import load
+
+    local = learner()
+    cube = memory.as_memory(memory.list(user="ana"), local, options=options(form))
+    one, two = (load(memory._parts.vault, cube) for _ in range(2))
+    state = local.model.get_input_embeddings().weight[:5].detach()
+    assert one.memory.log_probs(state).equal(two.memory.log_probs(state))
+    assert one.memory.form == form
+    assert one.lam == 0.25
+    said = one.explain(local, "The code of Ida is")
+    assert bool(said.evidence) is (form != "mlp")
+    if said.evidence:
+        assert said.evidence[0].source in range(20)
+    assert cube.blob is not None
+    folder = memory._parts.vault.blobs.folder
+    assert folder is not None
+    path = folder / cube.blob.id
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(InvalidFile, match="SHA-256"), memory.mount(local, cube):
+        pass
+    path.write_bytes(content)
+    with pytest.raises(IncompatibleMemory, match="weights"), memory.mount(tiny_llama(seed=2), cube):
+        pass
+
+
+def test_lambda_is_chosen_on_a_text_with_zero_among_the_choices(memory: mnemic.Memory) -> None:
+    from mnemic.parametric.keeping import look
+    from mnemic.transform.text_to_memory import tune
+
+    local, vault = learner(), memory._parts.vault
+    ids = [one.id for one in memory.list(user="ana")]
+    cube = memory.as_memory(ids, local, options=options("exact"), tune_on=" ".join(STATEMENTS))
+    report = look(vault, cube.id).described.report
+    assert report["lam"] > 0  # it has read this text
+    assert report["curve"]["perplexities"][0][0] == 0.0
+    tuned = tune(vault, cube.id, local, "xyz zyx qqq jjj www vvv kkk. " * 4)
+    assert look(vault, tuned.id).described.report["lam"] < report["lam"]  # this one it has not
+    assert tuned.blob == cube.blob  # the same file
+    with memory.mount(local, tuned) as mounted:
+        mounted.answer(QUESTION, max_tokens=2)
+    with pytest.raises(StaleMemory, match="dropped"), memory.mount(local, cube):
+        pass
+
+
+def test_two_memories_mix_and_one_under_an_adapter_is_refused(memory: mnemic.Memory) -> None:
+    import torch
+    from learners import trained
+
+    local = learner()
+    ids = [one.id for one in memory.list(user="ana")]
+    one = memory.as_memory(ids[:2], local, options=options("exact", lam=0.5))
+    two = memory.as_memory(ids[2:], local, options=options("exact", lam=0.5))
+    feed = torch.tensor([local.encode("The code of Ida is")])
+    with memory.mount(local, [one, two]) as mounted:
+        assert mounted.stack == (one.id, two.id)
+        assert mounted(feed).logits.exp().sum(-1).allclose(torch.ones(feed.shape), atol=1e-4)
+    refusal = pytest.raises(IncompatibleMemory, match="what the model alone has in mind")
+    with refusal as refused, memory.mount(local, [one, trained()]):
+        pass
+    assert refused.value.part == "stack"
+    with memory.mount(local, trained()), pytest.raises(IncompatibleMemory), memory.mount(local, one):
+        pass
+
+
+def test_options_that_cannot_be_are_refused(memory: mnemic.Memory) -> None:
+    with pytest.raises(InvalidOption, match="exact, ivfpq, mlp"):
+        options("lsh")
+    with pytest.raises(InvalidOption, match="lam="):
+        options("mlp", lam=2.0)
+    with pytest.raises(InvalidOption, match="say which cubes"):
+        memory.as_memory([], learner())
+    assert memory.list(user="ana", where={"kind": "parametric"}) == []
