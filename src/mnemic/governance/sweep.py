@@ -20,7 +20,8 @@ from mnemic.governance.rows import fate_in, labels_of
 from mnemic.vault import governing, reading
 from mnemic.vault.codec import Stored, stored
 from mnemic.vault.database import Transaction
-from mnemic.vault.erasing import erase, made_from_any
+from mnemic.vault.destroying import made_from_any
+from mnemic.vault.erasing import erase
 from mnemic.vault.expiring import expire
 
 PAGE = 500
