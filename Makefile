@@ -31,6 +31,7 @@ slow: .venv/.installed-dev ## the long fault tests: 200 kills, four processes fo
 docs: .venv/.installed-dev ## write docs/cli.md and the table of layers anew
 	$(BIN)/python -m mnemic.cli.reference > docs/cli.md
 	$(BIN)/python -m mnemic.bench.layers.pages docs/layers.md
+	$(BIN)/python -m mnemic.bench.layers.costs docs
 
 clean: ## remove what make made
 	rm -rf .venv .run build dist

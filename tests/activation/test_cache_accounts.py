@@ -90,8 +90,8 @@ def test_a_view_that_keeps_its_parent_alive_counts_in_full() -> None:
     run(model, text(1, 100), cache, [100])
     before = cache.resident_bytes()
     for layer in cache.policy_layers():
-        tail = layer.store.tail
-        tail.k, tail.length = tail.k[:, :, :10], 10
+        [segment] = layer.store.segments
+        segment.k = segment.k[:, :10]
     assert cache.resident_bytes() == before
 
 

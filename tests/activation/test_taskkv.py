@@ -145,6 +145,6 @@ def test_granularity_is_counted_at_the_size_it_has() -> None:
         cache = policy_cache([SnapKV(budget=0.5, window=8)], model, granularity=grain)
         run(model, ids, cache, [100])
         sizes[grain] = sum(
-            segment.k.numel() for layer in cache.policy_layers() for segment in layer.store.body
+            segment.k.numel() for layer in cache.policy_layers() for segment in layer.store.segments
         )
     assert sizes["query"] == 3 * sizes["kv"]

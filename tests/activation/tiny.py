@@ -84,6 +84,7 @@ def stock(model: Any) -> DynamicCache:
 
 
 HIDDEN: dict[int, Tensor] = {}
+ATTENDED: tuple[list[Tensor], list[Tensor], list[Tensor]] | None = None
 
 
 def _attention(
@@ -100,7 +101,14 @@ def _attention(
         gone = gone.repeat_interleave(query.shape[1] // gone.shape[1], 1)[:, :, None]
         seen = seen & ~F.pad(gone, (0, length - gone.shape[-1]))
     scores = (query.float() @ k.float().mT * scaling).masked_fill(~seen, torch.finfo(torch.float32).min)
-    return (scores.softmax(-1).to(v.dtype) @ v).transpose(1, 2).contiguous(), None
+    out = (scores.softmax(-1).to(v.dtype) @ v).transpose(1, 2).contiguous()
+    if ATTENDED is not None:
+        hidden = seen.expand(*query.shape[:2], q_length, length)
+        exact = F.scaled_dot_product_attention(query.float(), k.float(), v.float(), hidden, scale=scaling)
+        fused = F.scaled_dot_product_attention(query, k, v, hidden, scale=scaling)
+        for found, one in zip(ATTENDED, (exact.transpose(1, 2), fused.transpose(1, 2), out), strict=True):
+            found.append(one.flatten(2).float())
+    return out, None
 
 
 AttentionInterface.register("mnemic_reference", _attention)
@@ -119,6 +127,19 @@ def hiding(model: Any, gone: dict[int, Tensor]) -> Iterator[None]:
     finally:
         model.set_attn_implementation(before)
         HIDDEN.clear()
+
+
+@contextmanager
+def attended() -> Iterator[tuple[list[Tensor], list[Tensor], list[Tensor]]]:
+    """What attention makes of the masked set while `hiding`, layer by layer (B, q, Hq * D) as float32: in
+    float32, by the stock kernel in the model's dtype, and eagerly in the model's dtype.
+    """
+    global ATTENDED
+    ATTENDED = ([], [], [])
+    try:
+        yield ATTENDED
+    finally:
+        ATTENDED = None
 
 
 def gone(cache: Any) -> dict[int, Tensor]:

@@ -17,6 +17,7 @@ from mnemic.activation.full import FullCache
 from mnemic.activation.h2o import H2O
 from mnemic.activation.lazy import LazyEviction
 from mnemic.activation.streaming import StreamingLLM
+from mnemic.bench.kv.acceptance import CACHE_TESTS, LAZY_TESTS, TASK_TESTS, page, rhythm
 from mnemic.bench.kv.heads import task_dependence
 from mnemic.bench.kv.items import FAMILIES, Item, Sources, make_items, write_items
 from mnemic.bench.kv.measure import answer_logits, call, measure
@@ -155,6 +156,27 @@ def test_two_environments_must_agree_first(tmp_path: Path) -> None:
     agreed, said = agreement(model, [item], tmp_path)
     assert (agreed, "void" in said) == (False, True)
     assert agreement(model, [], tmp_path)[0] is False
+
+
+def test_every_demand_is_beside_what_was_measured() -> None:
+    """On the results that are recorded; and the tests that rows name are there."""
+    root = Path(__file__).parents[2]
+    recorded = {
+        path.stem: json.loads(path.read_text()) for path in (root / "docs" / "results").glob("kv-*.json")
+    }
+    text = page(recorded, command="mnemic bench kv tables DIR")
+    assert text == (root / "docs" / "results" / "kv-acceptance.md").read_text(), "mnemic bench kv tables"
+    for _, _, test in (*LAZY_TESTS, *TASK_TESTS, *CACHE_TESTS):
+        file, _, name = test.partition("::")
+        assert f"\ndef {name}(" in (root / file).read_text(), test
+    worse = json.loads(json.dumps(recorded["kv-rhythm"]))
+    worse["lazy, gated"]["burst stationary"] = [0.5, 0.5]
+    demands = {one.what: one for one in rhythm(worse)}
+    assert demands["held, gated, least of four columns >= 0.9"].met is False
+    assert demands["held, gated, least of four columns >= 0.9"].measured == "0.500"
+    alone = page({"kv-rhythm": worse}, command="c")
+    assert "kv-heads.json is missing" in alone
+    assert "**not met**" in alone
 
 
 def row_of(name: str, policy: str, kl: float = 0.1, **more: Any) -> dict[str, Any]:

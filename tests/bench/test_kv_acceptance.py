@@ -21,11 +21,12 @@ pytestmark = [
 
 
 def test_what_is_demanded_of_kv_memory_is_met(tmp_path: Path) -> None:
-    from mnemic.bench.kv_cubes import Parts, settings
+    from mnemic.bench.kv_cubes import settings
     from mnemic.bench.kv_moves import demands as of_moves
     from mnemic.bench.kv_moves import run as move
     from mnemic.bench.kv_speed import MEMORIES, demands, run
     from mnemic.bench.locomo import load
+    from mnemic.bench.parts import Parts
 
     data = Path(os.environ["MNEMIC_LOCOMO"])
     out = Path(os.environ.get("MNEMIC_OUT", tmp_path))

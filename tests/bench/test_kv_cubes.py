@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from language_models import needs_torch, tiny_llama
 from mnemic.bench.locomo import Dialogue, Turn
-from mnemic.cli.bench import app
+from mnemic.cli.app import bench  # where its commands are put together
 from mnemic.cube.errors import InvalidOption
 
 pytestmark = needs_torch
@@ -35,14 +35,16 @@ def dialogue() -> Dialogue:
 
 
 def run(out: Path, **more: Any) -> dict[str, Any]:
-    from mnemic.bench.kv_cubes import Parts, run
+    from mnemic.bench.kv_cubes import run
+    from mnemic.bench.parts import Parts
 
     parts = Parts(out / "part.json", {"x": 1})
     return run(dialogue(), tiny_llama(), seeds=[0], parts=parts, memories=[256], queries=60, **more)
 
 
 def test_all_of_it_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
-    from mnemic.bench.kv_cubes import Parts, markdown
+    from mnemic.bench.kv_cubes import markdown
+    from mnemic.bench.parts import Parts
 
     steps: list[str] = []
     found = run(tmp_path, step=lambda name, said: steps.append(f"{name}: {said}"))
@@ -99,7 +101,9 @@ def test_the_command_names_what_it_needs(tmp_path: Path, data: Path) -> None:
     made.tokenizer.save_pretrained(tmp_path / "tiny")
     words = ["kv-cubes", "--data", str(data), "--dialogue", "conv-1", "--model", str(tmp_path / "tiny")]
     with pytest.raises(InvalidOption, match="conv-1 is shorter than 3000 tokens"):
-        CliRunner().invoke(app, [*words, "--memory", "3000", "--out", str(tmp_path)], catch_exceptions=False)
+        CliRunner().invoke(
+            bench.app, [*words, "--memory", "3000", "--out", str(tmp_path)], catch_exceptions=False
+        )
     with pytest.raises(InvalidOption, match="no dialogue"):
-        CliRunner().invoke(app, ["kv-cubes", "--data", str(data)], catch_exceptions=False)
+        CliRunner().invoke(bench.app, ["kv-cubes", "--data", str(data)], catch_exceptions=False)
     assert json.loads((tmp_path / "tiny/config.json").read_text())["model_type"] == "llama"

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from mnemic.bench.layers.costs import BEFORE, DIM, HEADS, cost, markdown
+from mnemic.bench.layers.costs import DIM, HEADS, cost, costs, pages
 from mnemic.bench.layers.pages import page_of
 from mnemic.layers.table import LAYERS
 
 SIZE = DIM // HEADS
+DOCS = Path(__file__).parents[2] / "docs"
 
 
 def test_products_with_weights_are_told_from_those_with_the_state() -> None:
@@ -36,22 +37,12 @@ def test_an_lstm_has_nothing_but_its_maps() -> None:
     assert found.beyond < 20 * DIM
 
 
-def test_the_page_is_what_the_command_prints() -> None:
-    page = Path(__file__).parents[2] / "docs" / "results" / "layers-cost.md"
-    text = page.read_text(encoding="utf-8")
-    assert all(f"| {name} |" in text for name in LAYERS)
-    assert f"{BEFORE:,} tokens" in text
-    assert text == markdown(), "run: python -m mnemic.bench.layers.costs docs/results/layers-cost.md"
-
-
-@pytest.mark.parametrize("name", LAYERS)
-def test_every_page_states_the_counted_numbers(name: str) -> None:
-    docs = Path(__file__).parents[2] / "docs"
-    row = next(
-        line.strip("| ").split(" | ")
-        for line in (docs / "results" / "layers-cost.md").read_text(encoding="utf-8").splitlines()
-        if line.startswith(f"| {name} |")
-    )
-    text = (docs / page_of(name)).read_text(encoding="utf-8")
-    assert row[2] in text
-    assert row[5] in text
+def test_the_pages_are_what_the_command_writes() -> None:
+    found = costs()
+    assert set(found) == set(LAYERS)
+    for path, text in pages(DOCS, found).items():
+        assert path.read_text(encoding="utf-8") == text, "run: python -m mnemic.bench.layers.costs docs"
+    for name, one in found.items():
+        page = (DOCS / page_of(name)).read_text(encoding="utf-8")
+        assert f"{one.beyond:,}" in page
+        assert f"{one.moved:,}" in page

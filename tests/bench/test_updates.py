@@ -46,6 +46,7 @@ def test_what_holds_goes_first_and_what_is_compatible_stays(
     monkeypatch.setattr(updates, "ROUNDS", 1)
     monkeypatch.setattr(updates, "PERSONAL", {kind: PERSONAL[kind] for kind in ("home", "schedule")})
     monkeypatch.setattr(updates, "OTHER_WORDS", {"director": updates.OTHER_WORDS["director"]})
+    monkeypatch.setattr(updates, "MORE_WORDS", {"succeeded": updates.MORE_WORDS["succeeded"]})
     found = updates.run(templates, each=6, control=2 * len(COMPATIBLE))
     ours, plain = (found["updates"][name]["all"] for name in updates.SYSTEMS)
     assert ours["count"] == 48

@@ -114,7 +114,7 @@ def test_no_byte_of_it_is_in_clear_anywhere_and_none_is_left_after_an_erase(tmp_
         (cube,) = owner.add(TOLD, user="ana")
         owner.add("stays", user="ana")
         with owner._vault.database.driven._readers.connection() as connection:  # type: ignore[attr-defined]
-            ((sealed,),) = connection.execute("SELECT spans FROM secret").fetchall()
+            ((sealed,),) = connection.execute("SELECT spans FROM sealed").fetchall()
         assert traces(sealed)
         assert traces(*in_clear) == []
         owner.dump(folder / "a.mnemic", user="ana")

@@ -205,6 +205,21 @@ def test_a_long_read_in_parts_is_the_same_read(monkeypatch: pytest.MonkeyPatch) 
     torch.testing.assert_close(made(x)[0], whole, atol=1e-6, rtol=1e-6)
 
 
+@torch.no_grad()
+def test_one_token_more_copies_nothing_of_the_past() -> None:
+    made = layer()
+    state = made.write(made.init_state(2), stream(40 * CHUNK + 2))
+    x = stream(CHUNK, seed=3)
+    for t in range(2):
+        y, state_after = made.step(x[:, t], state)
+        assert state_after.contents.data_ptr() == state.contents.data_ptr()
+        state = state_after
+        assert y.shape == (2, DIM)
+    full = made.step(x[:, 2], state)[1]  # now a chunk gets whole
+    assert full.contents.data_ptr() != state.contents.data_ptr()
+    assert full.slots == 41
+
+
 def test_places_count_from_the_end() -> None:
     assert torch.equal(places(5, 6)[-1], torch.tensor([0.0, 0, 0, 1, 1, 1]).double())
     assert torch.equal(places(5, 6)[1:], places(4, 6))

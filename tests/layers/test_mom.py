@@ -204,3 +204,11 @@ def test_a_memory_that_fades_begins_by_keeping_most_of_what_it_holds() -> None:
         assert 0.0009 < float(lost.min()) < 0.01
         assert 0.02 < float(lost.median()) < 0.1
         assert float(lost.max()) < 1.6
+
+
+def test_all_memories_begin_alike_and_part_as_they_learn() -> None:
+    layer = mom()
+    assert torch.equal(layer.kv, layer.kv[:1].expand_as(layer.kv))
+    layer(stream())[0].square().mean().backward()
+    first = layer.kv.grad[0]
+    assert all(not torch.equal(first, gradient) for gradient in layer.kv.grad[1:])

@@ -216,3 +216,19 @@ def test_what_cannot_work_is_refused() -> None:
         StateCache(1).update(prompt, prompt, 0)
     with pytest.raises(ValueError, match="assisted"):
         model.generate(prompt, assistant_model=model, max_new_tokens=2)
+
+
+def test_a_checkpoint_that_lacks_a_weight_keeps_all_others(tmp_path: Path) -> None:
+    """Also where a layer's own initialisation ties weights to one another."""
+    from safetensors.torch import load_file, save_file
+
+    model = model_of([{"layer": "mom", "heads": 2}])
+    torch.nn.init.normal_(model.blocks[0].layer.kv)  # no two memories alike
+    model.save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    del weights["blocks.0.layer.conv"]
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path)
+    for name, weight in weights.items():
+        assert torch.equal(loaded.state_dict()[name], weight), name
+    assert float(loaded.blocks[0].layer.conv.detach().abs().max()) <= 0.5

@@ -22,14 +22,17 @@ class Held:
     valid: Tensor
     state: Mapping[str, Tensor]
 
-    def segments(self, keep: Keep) -> list[Segment]:
-        """Copies of what `keep` names: a segment for each number of tokens that rows keep."""
+    def segments(self, keep: Keep, room: int) -> list[Segment]:
+        """Copies of what `keep` names, a segment for each number of tokens that rows keep, and behind them
+        room for so many more.
+        """
         counts, found = keep.row_splits.diff(), []
         for n in sorted(set(counts.tolist())):
             rows = (counts == n).nonzero()[:, 0]
             at = keep.index[keep.row_splits[rows][:, None] + torch.arange(n, device=rows.device)]
-            k, v, pos = (each[rows[:, None], at] for each in (self.k, self.v, self.pos))
-            found.append(Segment(rows, k, v, pos))
+            k, v = (each.new_empty(len(rows), n + room, each.shape[2]) for each in (self.k, self.v))
+            k[:, :n], v[:, :n] = self.k[rows[:, None], at], self.v[rows[:, None], at]
+            found.append(Segment(rows, k, v, self.pos[rows[:, None], at]))
         return found
 
     def moved_state(self, keep: Keep) -> dict[str, Tensor]:

@@ -126,7 +126,7 @@ class PolicyLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers is not
             queries=self.new,
             seen=self.seen,
         )
-        if self.store.body:
+        if not self.store.is_dense:
             out = self._merged(rows, visible, scale).reshape(*query.shape[:-1], -1)
         else:
             out = self._dense(query, handle_shape, call)
@@ -153,7 +153,7 @@ class PolicyLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers is not
         count = -tokens_to_remove
         if not count or self._store is None:
             return
-        if self.store.body or count > self.store.tail.length:
+        if not self.store.is_dense or count > self.store.tail.length:
             raise UnsupportedGeneration(
                 "a cache that has evicted cannot be rolled back; assisted and prompt-lookup decoding need "
                 "FullCache or a stock cache"
@@ -208,7 +208,7 @@ class PolicyLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers is not
         )
 
     def _merged(self, rows: Tensor, visible: Visible, scale: float) -> Tensor:
-        parts = self.store.parts(rows, visible, scale)
+        parts = [self.store.attend(rows, visible, scale)]
         if self.demoted is not None and (part := self.demoted.attend(rows, scale)) is not None:
             parts.append(part)
         return merge_attention(*parts)[0]
@@ -378,7 +378,8 @@ class PolicyLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers is not
     def _rebuild(self, held: Held, keep: Keep) -> None:
         """Store what `keep` names of `held`, and the policies' state with it."""
         self._slots |= {name: self.store.by_head(state) for name, state in held.moved_state(keep).items()}
-        self.store.replace(held.segments(keep), max(policy.headroom for policy in self.policies))
+        room = max(policy.headroom for policy in self.policies)
+        self.store.replace(held.segments(keep, room), room)
         self._fit_state()
 
     def _demote(self, tier: Tier, held: Held, keep: Keep) -> None:

@@ -1,7 +1,8 @@
-"""Where a layer's keys and values lie: segments of rows that hold equally many tokens, and a common tail.
+"""Where a layer's keys and values lie: segments of rows that hold equally many tokens, the newest included.
 
 A row r is sequence · H + head. Positions are those the tokens were given when they came; they are never
-renumbered.
+renumbered. All rows get the same new tokens, the tail; each segment has room for it behind its own tokens, so
+that a row's attention is one kernel over one tensor.
 """
 
 from __future__ import annotations
@@ -11,22 +12,33 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mnemic.activation.attention import Part, attend
-
 SPARE = 64  # slots a growing tail gets at least
 
 
 @dataclass(slots=True)
 class Segment:
-    """Rows that hold the same number n of tokens, in memory: k (r, n, D), v (r, n, Dv)."""
+    """Rows that hold the same number n of tokens before the tail: pos (r, n), k (r, n + room, D), v."""
 
     rows: Tensor
     k: Tensor
     v: Tensor
     pos: Tensor
 
-    def attend(self, q: Tensor, bias: Tensor | None, scale: float) -> Part:
-        return attend(q, self.k, self.v, bias, scale)
+    @property
+    def tokens(self) -> int:
+        """Before the tail."""
+        return self.pos.shape[1]
+
+    def append(self, k: Tensor, v: Tensor, at: int) -> None:
+        """New tokens k (r, q, D), `at` slots after the segment's own."""
+        first = self.tokens + at
+        self.k[:, first : first + k.shape[1]] = k
+        self.v[:, first : first + k.shape[1]] = v
+
+    def resize(self, used: int, room: int) -> None:
+        """Room for a tail of `room` tokens, of which `used` are there."""
+        own = self.tokens
+        self.k, self.v = (_resized(each, own + used, own + room) for each in (self.k, self.v))
 
     def tensors(self) -> list[Tensor]:
         return [self.rows, self.k, self.v, self.pos]
@@ -35,69 +47,45 @@ class Segment:
         return Segment(rows, self.k[found], self.v[found], self.pos[found])
 
 
+@dataclass(slots=True)
 class Tail:
-    """The newest tokens, equally many in every row: k (B, H, capacity, D), of which `length` are in use.
+    """The newest tokens, equally many in every row: `length` of them, in room for `capacity`.
 
     real: (B, capacity) bool, False at padding; None while there is none.
     """
 
-    def __init__(self, k: Tensor, v: Tensor) -> None:
-        self.k, self.v = (each.clone(memory_format=torch.contiguous_format) for each in (k, v))
-        self.length = k.shape[2]
-        self.real: Tensor | None = None
+    length: int
+    capacity: int
+    real: Tensor | None = None
 
-    @property
-    def capacity(self) -> int:
-        return self.k.shape[2]
+    def grown(self, count: int) -> int:
+        """The capacity that `count` more tokens need: amortised, an eighth more than they take."""
+        end = self.length + count
+        return self.capacity if end <= self.capacity else end + max(SPARE, end // 8) - 1
 
-    def append(self, k: Tensor, v: Tensor) -> None:
-        """O(new tokens), and O(all) when the capacity is used up, which it then grows by an eighth."""
-        end = self.length + k.shape[2]
-        if end > self.capacity:
-            self.resize(end + max(SPARE, end // 8) - 1)
-        self.k[:, :, self.length : end] = k
-        self.v[:, :, self.length : end] = v
+    def add(self, count: int, capacity: int) -> None:
+        """`count` tokens of text have come."""
         if self.real is not None:
-            self.real[:, self.length : end] = True
-        self.length = end
+            self.real = _resized(self.real, self.length, capacity)
+            self.real[:, self.length : self.length + count] = True
+        self.length, self.capacity = self.length + count, capacity
 
     def mark(self, real: Tensor) -> None:
         """The last real.shape[1] tokens are text where `real` (B, m) says so."""
         if self.real is None:
-            self.real = torch.ones(self.k.shape[0], self.capacity, dtype=torch.bool, device=self.k.device)
+            self.real = torch.ones(len(real), self.capacity, dtype=torch.bool, device=real.device)
         self.real[:, self.length - real.shape[1] : self.length] = real
 
-    def resize(self, capacity: int) -> None:
-        self.k, self.v = (_resized(tensor, self.length, capacity, 2) for tensor in (self.k, self.v))
-        if self.real is not None:
-            self.real = _resized(self.real, self.length, capacity, 1)
-
-    def empty(self, capacity: int) -> None:
-        """Forget all tokens, keeping the storage if it has this capacity."""
-        self.length, self.real = 0, None
-        if self.capacity != capacity:
-            self.resize(capacity)
-
-    def crop(self, tokens: int) -> None:
-        self.length -= tokens
-
     def select(self, sequences: Tensor) -> None:
-        self.k, self.v = self.k[sequences], self.v[sequences]
         self.real = None if self.real is None else self.real[sequences]
 
-    def rows(self) -> tuple[Tensor, Tensor]:
-        """k, v as (B·H, length, D): views where the storage allows."""
-        return self.k[:, :, : self.length].flatten(0, 1), self.v[:, :, : self.length].flatten(0, 1)
 
-    def tensors(self) -> list[Tensor]:
-        return [self.k, self.v, *([] if self.real is None else [self.real])]
-
-
-def _resized(tensor: Tensor, length: int, capacity: int, dim: int) -> Tensor:
-    shape = list(tensor.shape)
-    shape[dim] = capacity
-    grown = tensor.new_empty(shape)
-    grown.narrow(dim, 0, length).copy_(tensor.narrow(dim, 0, length))
+def _resized(tensor: Tensor, used: int, room: int) -> Tensor:
+    """(r, room, …) with the first `used` as they are."""
+    if tensor.shape[1] == room:
+        return tensor
+    grown = tensor.new_empty(len(tensor), room, *tensor.shape[2:])
+    grown[:, :used] = tensor[:, :used]
     return grown
 
 

@@ -24,6 +24,11 @@ class Visible:
     queries: int
     seen: int
 
+    @property
+    def sees_all(self) -> bool:
+        """Whether there is nothing to hide from any query, whatever its position."""
+        return self.mask is None and not self.causal
+
     def bias(self, rows: Tensor | None, positions: Tensor, first: int, count: int) -> Tensor | None:
         """What is added to the scores of queries [first, first + count) at `positions`; None: all is seen.
 

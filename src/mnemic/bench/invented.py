@@ -42,7 +42,7 @@ PERSONAL: Final[Mapping[str, tuple[str, str, str]]] = {
     ),
     "doctor": ("My dentist is {a}.", "My dentist is {b} now.", "Who is my dentist?"),
 }
-# The same in other words. Written after the rules: 3 of the 14 were read then, and rules were added for some.
+# The same in other words. Written after the rules: 3 of the 14 were read then, and rules were added since.
 OTHER_WORDS: Final[Mapping[str, tuple[str, str, str]]] = {
     "wedding": ("{p} is married to {a}.", "{p} got married to {b} in June.", "Who is the spouse of {p}?"),
     "capital": (
@@ -70,7 +70,8 @@ OTHER_WORDS: Final[Mapping[str, tuple[str, str, str]]] = {
     ),
     "my dog": ("My dog is called {a}.", "My dog died. We have a new one, {b}.", "What is my dog called?"),
 }
-# A second set of other words, written before any rule for them: those rules read AT_FIRST of them.
+# More of them, written later: the rules of then put the present answer of 8 of the 22 first, and said of 6
+# that the old one is over; rules were added since.
 MORE_WORDS: Final[Mapping[str, tuple[str, str, str]]] = {
     "relocated": ("I'm based in {a}.", "I've relocated to {b}.", "Where am I based?"),
     "home now": ("I live in {a}.", "{b} is my home now.", "Where do I live?"),

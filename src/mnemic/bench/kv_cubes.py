@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import statistics
@@ -17,39 +16,12 @@ import torch
 from mnemic.bench import kv_forms, kv_moves, kv_speed
 from mnemic.bench.locomo import Dialogue, digest
 from mnemic.bench.markdown import table
-from mnemic.cube.errors import InvalidOption
+from mnemic.bench.parts import Parts
 from mnemic.models.fingerprint import fingerprint, library_version
 from mnemic.models.local import LocalModel
 
 MEMORIES = kv_speed.MEMORIES
 Step = Callable[[str, str], None]
-
-
-class Parts:
-    """Results that are there already, in a file: a run that was stopped goes on where it was."""
-
-    def __init__(
-        self, path: Path, settings: dict[str, Any], *, fresh: bool = False, measure: bool = True
-    ) -> None:
-        self._path, self._settings, self._measure = path, settings, measure
-        self._done: dict[str, Any] = {}
-        if path.exists() and not fresh:
-            told = json.loads(path.read_text())
-            if told["settings"] != settings:
-                raise InvalidOption(f"{path} was made with other settings; start over with --fresh")
-            self._done = told["done"]
-
-    def keep(self, name: str, measure: Callable[[], Any]) -> Any:
-        """What `measure` gives, measured once; None where nothing is to be measured now."""
-        if name not in self._done and self._measure:
-            self._done[name] = measure()
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._path.write_text(json.dumps({"settings": self._settings, "done": self._done}))
-        return self._done.get(name)
-
-    def keep_known(self, name: str) -> Any:
-        """What was measured before, or None."""
-        return self._done.get(name)
 
 
 def settings(data: Path, dialogue: str, model: LocalModel, queries: int = kv_moves.QUERIES) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typer.core import TyperGroup
 from mnemic.cli import (
     asking,
     bench,
+    bench_ballet,
     bench_chunks,
     bench_hcam,
     bench_hybrid,
@@ -119,6 +120,7 @@ bench.app.command()(bench_ultramem.ultramem)
 bench.app.command()(bench_hybrid.hybrid)
 bench.app.command()(bench_hcam.hcam)
 bench.app.command()(bench_chunks.chunks)
+bench.app.command()(bench_ballet.ballet)
 bench.app.command()(bench_qfwp.qfwp)
 bench.app.command("kv-cubes")(bench_kv_cubes.kv_cubes)
 app.add_typer(kv.app, name="kv")

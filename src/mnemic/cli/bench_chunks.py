@@ -16,6 +16,9 @@ def chunks(
         Path | None,
         typer.Option("--data", help="LoCoMo's JSON file, or the folder that holds it.", show_default=False),
     ] = None,
+    dialogue: Annotated[
+        list[str] | None, typer.Option("--dialogue", help="Only these dialogues, repeatable.")
+    ] = None,
     text_file: Annotated[
         Path | None,
         typer.Option("--text", help="A text of 300 paragraphs or more, UTF-8.", show_default=False),
@@ -40,11 +43,13 @@ def chunks(
         raise InvalidOption("say on what: --data with LoCoMo's file, --text with a book, or both")
     found: dict[str, Any] = {}
     command = "mnemic bench chunks"
-    dialogues = [] if data is None else load(data)
+    dialogues = [] if data is None else [d for d in load(data) if not dialogue or d.id in dialogue]
+    if data is not None and not dialogues:
+        raise InvalidOption(f"no dialogue {', '.join(dialogue or ())} in {data.name}")
     with Steps(len(dialogues) + bool(dialogues) + bool(text_file)) as report:
         if data is not None:
             found["locomo"] = {**locomo(dialogues, report), "data_sha256": digest(data), "arms": options()}
-            command += " --data DIR"
+            command += " --data DIR" + "".join(f" --dialogue {one}" for one in dialogue or ())
         if text_file is not None:
             found["text"] = text(text_file)
             command += f" --text {text_file.name}"

@@ -23,7 +23,7 @@ def hybrid(
     seeds: Annotated[int, typer.Option(min=1, help="Seeds of each choice.")] = 3,
     seconds: Annotated[
         float, typer.Option(min=0.1, help="Processor time of the training steps of each run.")
-    ] = 20.0,
+    ] = 15.0,
     vocabulary: Annotated[int, typer.Option(min=257, help="Tokens made from the training text.")] = 1024,
     length: Annotated[int, typer.Option(min=2, help="Tokens of a sequence.")] = 128,
     repeats: Annotated[
@@ -71,7 +71,7 @@ def hybrid(
     mine = {key: record for key, record in records.items() if key.rpartition("/")[0] in arms}
     command = f"mnemic bench hybrid --data {data.name}" + "".join(f' --arm "{one}"' for one in arm or ())
     command += f" --seeds {seeds}" if seeds != 3 else ""
-    command += f" --seconds {seconds:g}" if seconds != 20 else ""
+    command += f" --seconds {seconds:g}" if seconds != 15 else ""
     said = markdown(mine, command, {"machine": machine(), "versions": versions()})
     (out / "hybrid.md").write_text(said)
     typer.echo(json.dumps(mine, indent=1) if as_json else said)

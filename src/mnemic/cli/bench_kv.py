@@ -16,6 +16,7 @@ from mnemic.cli.progress import Steps
 
 if TYPE_CHECKING:
     from mnemic.bench.kv.items import Item
+    from mnemic.bench.parts import Parts
 
 app = typer.Typer(
     name="kv",
@@ -38,6 +39,10 @@ Out = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print the numbers as JSON instead of Markdown.")]
 Items = Annotated[int, typer.Option(min=1, help="Items of each kind.")]
 Length = Annotated[int, typer.Option(min=128, help="Tokens of a prompt.")]
+AtMost = Annotated[
+    int | None,
+    typer.Option(min=1, help="Measure so many parts now, and the rest in other runs.", show_default=False),
+]
 Budgets = Annotated[
     list[float] | None,
     typer.Option(
@@ -58,6 +63,7 @@ def quality(
         Path | None,
         typer.Option(help="The Python of kvpress's own environment: its presses run on the same items."),
     ] = None,
+    at_most: AtMost = None,
     out: Out = Path("bench-results"),
     as_json: Json = False,
 ) -> None:
@@ -83,9 +89,9 @@ def quality(
     peers: list[dict[str, Any]] = []
     notes = [f"{items} items of each family, prompts of about {length} tokens, {_machine()}."]
     with _progress(len(chosen) * (1 if kvpress is None else 2)) as report:
-        rows = measure(local, chosen, shares, out / "kv.jsonl", report)
+        rows = measure(local, chosen, shares, out / "kv.jsonl", report, at_most=at_most)
         if kvpress is not None:
-            peer = run_kvpress(kvpress, local, chosen, out, shares, report)
+            peer = run_kvpress(kvpress, local, chosen, out, shares, report, at_most=at_most)
             notes, peers = notes + peer.notes, peer.rows
     found = summarise(rows, peers)
     (out / "kv.svg").write_text(quality_svg(found))
@@ -117,6 +123,7 @@ def reasoning(
     items: Items = 4,
     prompts: Annotated[int, typer.Option(min=1, help="GSM8K prompts to generate from.")] = 20,
     new_tokens: Annotated[int, typer.Option(min=1, help="Tokens to generate from each.")] = 200,
+    at_most: AtMost = None,
     out: Out = Path("bench-results"),
     as_json: Json = False,
 ) -> None:
@@ -135,12 +142,14 @@ def reasoning(
         encode(f"Question: {trace['question']}\nAnswer:")
         for trace in sources.traces("gsm8k_test.jsonl")[:prompts]
     ]
+    parts = _parts(out, "kv-reasoning", local, {"new tokens": new_tokens}, at_most)
     with _progress(len(texts) + len(asked)) as report:
         found = {
             "tokens": [len(item.prompt) + len(item.answer) for item in texts],
-            "mass": retained_mass(local, texts, [0.5, 0.25], report),
-            "end_to_end": end_to_end(local, asked, new_tokens=new_tokens, report=report),
+            "mass": retained_mass(local, texts, [0.5, 0.25], report, parts.keep),
+            "end_to_end": end_to_end(local, asked, new_tokens=new_tokens, report=report, keep=parts.keep),
         }
+    _require_all(parts)
     _leave(out, "kv-reasoning", found, reasoning_markdown(found, command=_command("reasoning")), as_json)
 
 
@@ -150,6 +159,7 @@ def heads(
     data: Data = None,
     items: Items = 6,
     length: Length = 400,
+    at_most: AtMost = None,
     out: Out = Path("bench-results"),
     as_json: Json = False,
 ) -> None:
@@ -165,11 +175,13 @@ def heads(
 
     local, encode = _model(model)
     texts = _solved(Path(_folder(data)), encode, items, length)
+    parts = _parts(out, "kv-heads", local, {"length": length}, at_most)
     with _progress(len(texts)) as report:
         found = {
-            "reread": reread(local, texts, [0.4, 0.2], report),
-            "tasks": task_dependence(local, families(encode)),
+            "tasks": parts.keep("tasks", lambda: task_dependence(local, families(encode))),
+            "reread": reread(local, texts, [0.4, 0.2], report, parts.keep),
         }
+    _require_all(parts)
     out.mkdir(parents=True, exist_ok=True)
     often = found["tasks"]["how often full"]
     (out / "kv-heads.svg").write_text(map_svg(often, x="query head", y="layer"))
@@ -210,12 +222,50 @@ def speed(
     )
 
 
+@app.command()
+def tables(
+    results: Annotated[Path, typer.Argument(help="The folder that holds kv-rhythm.json and the others.")],
+) -> None:
+    """What LazyEviction, Task-KV and every cache are held to, beside what was measured: kv-acceptance.md.
+
+    Measures nothing: it reads the result files of `rhythm`, `reasoning`, `heads` and `speed`, and says which
+    are missing.
+
+    mnemic bench kv tables bench-results
+    """
+    from mnemic.bench.kv.acceptance import page
+    from mnemic.cube.errors import InvalidOption
+
+    names = ("kv-rhythm", "kv-reasoning", "kv-heads", "kv-speed")
+    files = {name: results / f"{name}.json" for name in names}
+    found = {name: json.loads(path.read_text()) for name, path in files.items() if path.is_file()}
+    if not found:
+        raise InvalidOption(f"{results} holds none of {', '.join(path.name for path in files.values())}")
+    text = page(found, command="mnemic bench kv tables DIR")
+    (results / "kv-acceptance.md").write_text(text)
+    typer.echo(text)
+
+
 def _model(spec: str, dtype: str = "float32") -> tuple[Any, Callable[[str], list[int]]]:
     """A model and its tokenizer's encoding, from files alone."""
     from mnemic.models.registry import load_model
 
     local = load_model(spec, dtype=dtype)
     return local.model, local.encode
+
+
+def _parts(out: Path, name: str, model: Any, settings: dict[str, Any], at_most: int | None) -> Parts:
+    """What is measured already, of this model and with these settings."""
+    from mnemic.bench.parts import Parts
+
+    settings = {"model": Path(model.config.name_or_path).name, "dtype": str(model.dtype), **settings}
+    return Parts(out / f"{name}.part.json", settings, at_most=at_most)
+
+
+def _require_all(parts: Parts) -> None:
+    if parts.missing:
+        typer.echo(f"still to be measured: {', '.join(parts.missing)}. Run it again for the tables")
+        raise typer.Exit(0)
 
 
 def _folder(data: Path | None) -> Path:
@@ -261,6 +311,8 @@ def _command(name: str) -> str:
         if word in places:
             next(words, None)
             kept += [] if word == "--out" else [word, places[word]]
+        elif word == "--at-most":
+            next(words, None)
         elif word != "--json":
             kept.append(word)
     return " ".join(["mnemic bench kv", name, *map(shlex.quote, kept)])

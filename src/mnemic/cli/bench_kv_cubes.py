@@ -38,7 +38,8 @@ def kv_cubes(
 
     (chosen,), path = _dialogues(data, [dialogue])
     local = load_model(model)
-    from mnemic.bench.kv_cubes import MEMORIES, Parts, markdown, run, settings
+    from mnemic.bench.kv_cubes import MEMORIES, markdown, run, settings
+    from mnemic.bench.parts import Parts
 
     sizes = memory or list(MEMORIES)
     parts = Parts(

@@ -45,8 +45,8 @@ def parametric(
     from mnemic.models.registry import load_model
 
     local = load_model(model)
-    from mnemic.bench.kv_cubes import Parts
     from mnemic.bench.parametric.suite import PARTS, markdown, read_data, run
+    from mnemic.bench.parts import Parts
     from mnemic.models.fingerprint import fingerprint
 
     chosen = part or list(PARTS)

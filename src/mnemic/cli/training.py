@@ -21,6 +21,8 @@ app = typer.Typer(
     name="train", no_args_is_help=True, help="Train small models made of memory layers. Needs mnemic[torch]."
 )
 
+DEAD = 0.1  # share of a table's slots; below it, most of the table is dead weight
+
 Config = Annotated[
     Path | None,
     typer.Option(
@@ -231,6 +233,8 @@ def _run(
         def say(row: dict[str, Any]) -> None:
             if not as_json:
                 note(_said(row))
+                if row.get("slots_used", 1.0) < DEAD:
+                    note("fewer than a tenth of a memory's slots are read: fewer keys, or a lower rate")
 
         return train(
             made, source, options, folder=out, settings=asked, progress=bar, say=say, stop=interrupted

@@ -5,6 +5,7 @@ Works on positions: rows ordered by session, then arrival, so that neighbours ar
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Final
 
 import numpy as np
@@ -41,7 +42,7 @@ class Sessions:
 
     @property
     def nbytes(self) -> int:
-        arrays = (self.order, self.position, self.number, self.start, self.apart)
+        arrays = (self.order, self.position, self.number, self.start, self.apart, self.depth)
         return sum(array.nbytes for array in arrays)
 
     def ordered(self, values: FloatArray) -> FloatArray:
@@ -70,6 +71,9 @@ class Sessions:
         """At each position, the best value of its session."""
         return np.maximum.reduceat(values, self.start)[self.number] if len(values) else values
 
-    def depth(self) -> NDArray[np.int64]:
-        """At each position, how many of its session stand before it."""
-        return np.arange(len(self.number)) - self.start[self.number]
+    @cached_property
+    def depth(self) -> FloatArray:
+        """At each position, log(1 + how many of its session stand before it)."""
+        before = np.arange(len(self.number)) - self.start[self.number]
+        depth: FloatArray = np.log1p(before).astype(np.float32)
+        return depth

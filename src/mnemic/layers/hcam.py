@@ -207,7 +207,7 @@ class HCAM(MemoryLayer[HCAMState]):
         tape = record(state, q[:, :0], self.options.summary)
         if mask is not None:
             stored = torch.where(mask, tape.numbers[:, : state.slots], -1)
-            tape = tape._replace(numbers=torch.cat([stored, tape.new(tape.numbers)], 1))
+            tape = tape._replace(numbers=torch.cat([stored, tape.numbers[:, state.slots :]], 1))
         at = state.filled().unsqueeze(1).expand(q.shape[:2])
         return self._look(q, tape, at)
 
@@ -216,7 +216,7 @@ class HCAM(MemoryLayer[HCAMState]):
         return self.recall(state, q).output
 
     def write(self, state: HCAMState, x: Tensor) -> HCAMState:
-        """The state after x (batch, time, dim), nothing read: O(time), and a copy of what is stored."""
+        """The state after x (batch, time, dim), nothing read. O(time), and a copy once chunks get whole."""
         self._begin(x, state, None)
         self._require_finite(x)
         if not x.shape[1]:
@@ -258,19 +258,17 @@ class HCAM(MemoryLayer[HCAMState]):
     def _look(self, x: Tensor, tape: Tape, at: Tensor) -> Recall:
         """Read for x (batch, time, dim), each `at` int (batch, time) inputs behind the stored ones."""
         o = self.options
+        tape = tape.detach() if o.stop_gradient else tape
         numbers, index, weights, own, filled = self._choose(x, tape, at)
         # the unfinished chunk is read as the last `chunk` inputs, what stands before it left out
-        start = torch.where(own, tape.stored * o.chunk + at.unsqueeze(-1) - o.chunk, index * o.chunk)
-        steps = torch.arange(o.chunk, device=x.device)
-        flat = self._read(tape.contents).flatten(1, 2)
-        token = (start.unsqueeze(-1) + steps).clamp(min=0)  # (batch, time, k, chunk)
-        rows = torch.arange(x.shape[0], device=x.device).view(-1, 1, 1, 1) * flat.shape[1]
-        content = flat.flatten(0, 1)[token + rows].to(x.dtype) + places(o.chunk, self.dim).to(x)
+        start = torch.where(own, tape.first * o.chunk + at.unsqueeze(-1) - o.chunk, index * o.chunk)
+        content = tape.contents(start).to(x.dtype) + places(o.chunk, self.dim).to(x)
         # keys and values are linear in the content: their maps act on the query and on what was read
         per_head = (o.heads, o.head_dim)
         q = self.q(x).unflatten(-1, per_head) / math.sqrt(o.head_dim)
         asked = torch.einsum("bthe,hed->bthd", q, self.k.weight.unflatten(0, per_head).to(q.dtype))
         scores = torch.einsum("bthd,btkcd->btkhc", asked, content.to(asked.dtype))
+        steps = torch.arange(o.chunk, device=x.device)
         hidden = own.unsqueeze(-1) & (steps < o.chunk - filled.unsqueeze(-1).unsqueeze(-1))
         attention = scores.float() if scores.dtype != torch.float64 else scores
         attention = attention.masked_fill(hidden.unsqueeze(3), -torch.inf).softmax(-1)
@@ -290,7 +288,7 @@ class HCAM(MemoryLayer[HCAMState]):
         visible &= tape.numbers.unsqueeze(1) >= now.unsqueeze(2) - o.limit
         visible = torch.cat([visible, (filled > 0).unsqueeze(2) & o.unfinished], 2)
         with full_precision(x.device):
-            summaries, running = self._read(tape.summaries), self._read(tape.running).flatten(1, 2)
+            summaries, running = tape.summaries, tape.running.flatten(1, 2)
             asked = x.to(summaries.dtype) @ self.ask.weight.to(summaries.dtype).mT
             asked = asked @ self.answer.weight.to(summaries.dtype) * (o.relevance / math.sqrt(self.dim))
             own = running.gather(1, (at - 1).clamp(min=0).unsqueeze(-1).expand(-1, -1, self.dim))

@@ -141,27 +141,51 @@ SUMMARIES: Final[Mapping[str, Callable[[Tensor], Tensor]]] = {
 class Tape(NamedTuple):
     """What can be read: the chunks that were stored, then those of the tokens being read, whole or not.
 
-    `contents` (batch, stored + new, chunk, dim), `summaries` (batch, stored + new, dim), `numbers` int64
-    (batch, stored + new); `running` (batch, new, chunk, dim): summaries so far in the new chunks; `whole`
-    int64 (batch,): chunks that were whole before.
+    `stored` (batch, stored, chunk, dim) and `fresh` (batch, new, chunk, dim): their contents, never joined,
+    so that one token more costs no copy of the past. Of both: `summaries` (batch, stored + new, dim),
+    `numbers` int64 (batch, stored + new). `running` (batch, new, chunk, dim): summaries so far in the fresh
+    chunks; `whole` int64 (batch,): chunks that were whole before.
     """
 
-    contents: Tensor
+    stored: Tensor
+    fresh: Tensor
     summaries: Tensor
     numbers: Tensor
     running: Tensor
     whole: Tensor
 
     @property
-    def stored(self) -> int:
-        return self.numbers.shape[1] - self.running.shape[1]
+    def first(self) -> int:
+        """The place of the first fresh chunk."""
+        return self.stored.shape[1]
 
-    def new(self, tensor: Tensor) -> Tensor:
-        return tensor[:, self.stored :]
+    def detach(self) -> Tape:
+        """Without its history."""
+        return Tape(*(tensor.detach() for tensor in self))
+
+    def contents(self, start: Tensor) -> Tensor:
+        """`chunk` vectors from each place on: start int (batch, time, k), in vectors along the tape."""
+        steps = torch.arange(self.fresh.shape[2], device=start.device)
+        new = self.first * len(steps)
+        token = start.unsqueeze(-1) + steps
+        fresh = _vectors(self.fresh, (token - new).clamp(min=0))
+        if not self.first:
+            return fresh
+        # an unfinished chunk begins before its first vector: what stands there is hidden by whoever reads it
+        is_new = (start > new - len(steps)).unsqueeze(-1).unsqueeze(-1)
+        return torch.where(is_new, fresh, _vectors(self.stored, token.clamp(min=0, max=new - 1)))
+
+
+def _vectors(chunks: Tensor, token: Tensor) -> Tensor:
+    """(batch, n, chunk, dim) at token int (batch, …): (batch, …, dim)."""
+    flat = chunks.flatten(1, 2)
+    rows = torch.arange(flat.shape[0], device=flat.device).view(-1, *[1] * (token.dim() - 1)) * flat.shape[1]
+    found: Tensor = flat.flatten(0, 1)[token + rows]
+    return found
 
 
 def record(state: HCAMState, x: Tensor, summary: Summary) -> Tape:
-    """The tape of a state and the tokens after it, x (batch, time, dim). O(stored + time)."""
+    """The tape of a state and the tokens after it, x (batch, time, dim). O(summaries + time)."""
     kept, filled = state.partial, state.filled().long()
     size, time = state.chunk, x.shape[1]
     new = -(-(int(filled.max()) + time) // size) if time else 1
@@ -174,7 +198,8 @@ def record(state: HCAMState, x: Tensor, summary: Summary) -> Tape:
     whole = state.seen.long() // size
     ahead = whole.unsqueeze(1) + torch.arange(new, device=x.device)
     return Tape(
-        torch.cat([state.contents, chunks], 1),
+        state.contents,
+        chunks,
         torch.cat([state.summaries, running[:, :, -1]], 1),
         torch.cat([state.numbers.long(), ahead], 1),
         running,
@@ -190,7 +215,7 @@ def store(state: HCAMState, tape: Tape, counts: Tensor, limit: int) -> HCAMState
     size = state.chunk
     total = state.filled() + counts
     begun, left = total // size, total % size  # new chunks that are whole now; what is in the next
-    chunks = tape.new(tape.contents)
+    chunks = tape.fresh
     flat = pad(chunks.flatten(1, 2), (0, 0, 0, size))
     ahead = torch.arange(size, device=flat.device)
     index = (begun * size).unsqueeze(1) + ahead
@@ -220,7 +245,7 @@ def store(state: HCAMState, tape: Tape, counts: Tensor, limit: int) -> HCAMState
         spec=state.spec,
         seen=state.seen,
         contents=renewed(state.contents, chunks),
-        summaries=renewed(state.summaries, tape.new(tape.summaries)),
-        numbers=renewed(state.numbers, tape.new(tape.numbers).int(), -1),
+        summaries=renewed(state.summaries, tape.summaries[:, tape.first :]),
+        numbers=renewed(state.numbers, tape.numbers[:, tape.first :].int(), -1),
         partial=partial,
     )

@@ -7,88 +7,25 @@ memory, which sees every token, holds it too.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal
+from dataclasses import replace
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid, normalize, silu, softplus
 
-from mnemic.cube.errors import InvalidInput, InvalidOption
+from mnemic.cube.errors import InvalidInput
 from mnemic.layers.conv import causal_conv
 from mnemic.layers.gated_delta import reset_decay
-from mnemic.layers.heads import (
-    COUNTER_BYTES,
-    GatedOutput,
-    HeadOptions,
-    full_precision,
-    join_heads,
-    silence,
-)
+from mnemic.layers.heads import GatedOutput, full_precision, join_heads, silence
 from mnemic.layers.layer import MemoryLayer
-from mnemic.layers.options import option
+from mnemic.layers.mom_router import Router, imbalance, shares
+from mnemic.layers.mom_state import MoMOptions, MoMState
 from mnemic.layers.recurrences import additive, delta
 from mnemic.layers.retention import log_retention
-from mnemic.layers.state import LayerState
 
-Update = Literal["linear", "retention", "gla", "delta", "gated_delta"]
 _GATED = ("gla", "gated_delta")
-
-
-@dataclass(frozen=True, kw_only=True)
-class MoMOptions(HeadOptions):
-    """`memories` and how many of them, `topk`, a token is sent to; `update`: what a write does.
-
-    `shared`: one memory more that every token is written to, read with weight 1. `single_kv`: all memories
-    use the same key and value projection. `conv`: tokens seen by the short convolutions along each memory's
-    own sequence; 0 leaves them and their SiLU out. `gated`: RMS norm and SiLU gate on what is read, as
-    published; without them it goes to the output map as it is. `balance`: weight of the load-balancing loss
-    (the release uses 1e-2, the paper's ablation favours 1e-3).
-    """
-
-    memories: int = 4
-    topk: int = 2
-    update: Update = "gated_delta"
-    shared: bool = True
-    single_kv: bool = False
-    conv: int = option(4, low=0)
-    gated: bool = True
-    balance: float = option(1e-2, meaning=False, low=0.0)
-    slowness: float = option(16.0, low=1.0)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.topk > self.memories:
-            raise InvalidOption(f"topk must be at most memories = {self.memories}, got {self.topk}")
-
-    @property
-    def total(self) -> int:
-        """Memories, the shared one counted."""
-        return self.memories + self.shared
-
-    @property
-    def channels(self) -> int:
-        return self.heads * (2 * self.key_size + self.value_size)
-
-    def state_bytes(self, tokens: int, *, batch: int = 1, element_bytes: int = 4) -> int:
-        matrix = self.heads * self.key_size * self.value_size * max(element_bytes, 4)
-        tail = max(self.conv - 1, 0) * self.channels * element_bytes
-        return batch * (self.total * (matrix + tail + COUNTER_BYTES) + COUNTER_BYTES)
-
-
-@dataclass(frozen=True, kw_only=True)
-class MoMState(LayerState):
-    """Per memory, the shared one last.
-
-    `memory` (batch, memories, heads, key_dim, value_dim); `tail` (batch, memories, conv - 1, channels): the
-    last q, k, v sent there; `counts` int32 (batch, memories): tokens written there.
-    """
-
-    memory: Tensor
-    tail: Tensor
-    counts: Tensor
 
 
 class MixtureOfMemories(MemoryLayer[MoMState]):
@@ -115,7 +52,7 @@ class MixtureOfMemories(MemoryLayer[MoMState]):
         self.options = options
         dim, heads = options.dim, options.heads
         keys, values = heads * options.key_size, heads * options.value_size
-        self.router = nn.Linear(dim, options.memories, bias=False)
+        self.router = Router(dim, options.memories, options.topk)
         self.q = nn.Linear(dim, keys, bias=False)
         self.kv = _maps(1 if options.single_kv else options.total, dim, keys + values)
         if "delta" in options.update:
@@ -165,18 +102,18 @@ class MixtureOfMemories(MemoryLayer[MoMState]):
     def chunked(
         self, x: Tensor, state: MoMState, valid: Tensor | None, positions: Tensor | None
     ) -> tuple[Tensor, MoMState]:
-        chosen, weights, probabilities = self._route(x)
-        self._aux = self._imbalance(chosen, probabilities, valid)
-        read, after = self._write_and_read(x, state, valid, chosen, weights)
+        routes = self.router(x)
+        self._aux = self.options.balance * imbalance(routes, valid)
+        read, after = self._write_and_read(x, state, valid, routes.chosen, routes.weights)
         return self._output(read.transpose(1, 2), x), after
 
     def token(self, x: Tensor, state: MoMState) -> tuple[Tensor, MoMState]:
-        chosen, weights, _ = self._route(x.unsqueeze(1))
+        chosen, weights, _ = self.router(x.unsqueeze(1))
         read, after = self._write_and_read(x.unsqueeze(1), state, None, chosen, weights)
         return self._output(read.squeeze(1), x), after
 
     def definition(self, x: Tensor, state: MoMState) -> tuple[Tensor, MoMState]:
-        chosen, weights, _ = self._route(x.unsqueeze(1))
+        chosen, weights, _ = self.router(x.unsqueeze(1))
         o, reads = self.options, []
         memory, tail, counts = (list(t.unbind()) for t in (state.memory, state.tail, state.counts))
         for row in range(x.shape[0]):
@@ -221,7 +158,7 @@ class MixtureOfMemories(MemoryLayer[MoMState]):
         """
         self._begin(q, state, None)
         if memory is None:
-            chosen, weights, _ = self._route(q)
+            chosen, weights, _ = self.router(q)
         else:
             self._check_memory(memory, q)
             chosen = memory.long().unsqueeze(-1)
@@ -251,43 +188,21 @@ class MixtureOfMemories(MemoryLayer[MoMState]):
     def routing(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Which memories each token is sent to and with what weight: (batch, time, topk) each, best first."""
         self._begin(x, None, None)
-        chosen, weights, _ = self._route(x)
+        chosen, weights, _ = self.router(x)
         return chosen, weights
 
     def load(self, state: MoMState) -> Tensor:
         """Share of the routed tokens in each memory, (memories,); warns where a memory has less than 1 %."""
-        written = state.counts[:, : self.options.memories].sum(0).double()
-        shares = written / written.sum().clamp(min=1)
-        idle = (shares < 0.01).nonzero().flatten().tolist()
-        if idle and float(written.sum()):
-            warnings.warn(f"memories {idle} hold less than 1 % of the tokens; raise `balance`", stacklevel=2)
-        return shares
+        return shares(state.counts[:, : self.options.memories])
 
     def forget(self, state: MoMState, part: int) -> MoMState:
         """The state with one memory emptied; the others bit by bit as they were."""
-        if not 0 <= part < self.options.total:
-            raise InvalidInput(f"there are memories 0 to {self.options.total - 1}, not {part}")
-        kept = torch.arange(self.options.total, device=state.seen.device) != part
-
-        def empty(tensor: Tensor) -> Tensor:
-            return torch.where(kept.view(1, -1, *[1] * (tensor.dim() - 2)), tensor, 0)
-
-        return replace(state, memory=empty(state.memory), tail=empty(state.tail), counts=empty(state.counts))
+        return state.with_memory(part, None)
 
     def transplant(self, source: MoMState, target: MoMState, part: int) -> MoMState:
         """`target` with one memory taken from `source`: from one session to another."""
         self.spec.require(source.spec)
-        if source.batch != target.batch:
-            raise InvalidInput(f"{source.batch} and {target.batch} sequences: select the same rows first")
-        emptied, alone = self.forget(target, part), source
-        for other in range(self.options.total):
-            alone = alone if other == part else self.forget(alone, other)
-        return replace(
-            emptied,
-            memory=emptied.memory + alone.memory,
-            tail=emptied.tail + alone.tail,
-            counts=emptied.counts + alone.counts,
-        )
+        return target.with_memory(part, source)
 
     def _check_memory(self, memory: Tensor, x: Tensor) -> None:
         if memory.shape != x.shape[:2] or memory.is_floating_point():
@@ -296,24 +211,6 @@ class MixtureOfMemories(MemoryLayer[MoMState]):
             )
         if memory.numel() and not 0 <= int(memory.min()) <= int(memory.max()) < self.options.memories:
             raise InvalidInput(f"memory must be 0 to {self.options.memories - 1}")
-
-    def _route(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Chosen int (batch, time, topk), their weights, all probabilities; in float32 or better."""
-        with full_precision(x.device):
-            precise = self.accumulator_dtype(x.dtype)
-            logits = x.to(precise) @ self.router.weight.to(precise).mT
-            if not bool(torch.isfinite(logits.detach()).all()):
-                raise InvalidInput("the router's logits are not finite: its weights are")
-            probabilities = logits.softmax(-1)
-            best, chosen = probabilities.topk(self.options.topk, -1)
-            return chosen, best / best.sum(-1, keepdim=True), probabilities
-
-    def _imbalance(self, chosen: Tensor, probabilities: Tensor, valid: Tensor | None) -> Tensor:
-        """memories · Σ f P over real tokens (Fedus et al. 2022), times its weight; of this layer alone."""
-        real = torch.ones_like(chosen[..., 0], dtype=torch.bool) if valid is None else valid
-        m = self.options.memories
-        sent = torch.zeros_like(probabilities).scatter(2, chosen, 1.0)[real].mean(0)
-        return self.options.balance * m * (sent * probabilities[real].mean(0)).sum()
 
     def _write_and_read(
         self, x: Tensor, state: MoMState, valid: Tensor | None, chosen: Tensor, weights: Tensor

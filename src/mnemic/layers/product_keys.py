@@ -114,7 +114,8 @@ class ProductKeys(SlotMemory):
 
     def _search(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """x (tokens, dim) -> slots and scores, both (tokens, heads, topm)."""
-        return best_sums(*self._scores(x).unbind(2), self.options.topm)
+        rows, columns = self._scores(x).unbind(2)
+        return best_sums(rows, columns, self.options.topm)
 
     def _scores(self, x: Tensor) -> Tensor:
         """(tokens, heads, 2, keys), float32 or better."""

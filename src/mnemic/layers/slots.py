@@ -108,7 +108,7 @@ class SlotMemory(MemoryLayer[SlotState]):
     @torch.no_grad()
     def touched_slots(self, x: Tensor) -> Tensor:
         """x (…, dim) -> the slots these tokens read, int64, ascending, each once."""
-        return self.lookup(x)[0].unique()
+        return self.slot_usage(x).nonzero().flatten()
 
     def bytes_per_token(self) -> int:
         """Bytes of the table that one token reads, wherever the table lies."""

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
-from torch import Tensor, nn
+from torch import Tensor, nn, no_grad
 from torch.nn.functional import cross_entropy, silu
 from transformers import (
     AutoConfig,
@@ -247,8 +247,12 @@ class StackForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
     def _init_weights(self, module: nn.Module) -> None:
         if isinstance(module, nn.Embedding):
             nn.init.normal_(module.weight, std=self.config.initializer_range)
-        elif callable(reset := getattr(module, "reset_parameters", None)):
-            reset()  # each layer knows its own
+        elif callable(reset := getattr(module, "reset_parameters", None)):  # each layer knows its own
+            brought = [(p, p.detach().clone()) for p in module.parameters(recurse=False) if _is_loaded(p)]
+            reset()
+            with no_grad():  # what a checkpoint brought stays, also where it brought a part only
+                for parameter, loaded in brought:
+                    parameter.copy_(loaded)
 
     def _usable(self, cache: StateCache | None, wanted: bool) -> StateCache | None:
         if cache is None:
@@ -259,6 +263,11 @@ class StackForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
                 f"got {type(cache).__name__}"
             )
         return cache
+
+
+def _is_loaded(parameter: Tensor) -> bool:
+    """Whether `from_pretrained` found it in the checkpoint: transformers' mark."""
+    return bool(getattr(parameter, "_is_hf_initialized", False))
 
 
 def _last_columns(attention_mask: Tensor | None, past: int, time: int) -> Tensor | None:

@@ -1,6 +1,6 @@
 """The loop: steps that are functions of the seed and their number, so that a run resumes bit by bit.
 
-Knows a model that gives logits, a source of sequences, optimisers and a folder; nothing of layers or text.
+Knows stacks, sources of sequences, optimisers and a folder; nothing of texts, tasks or single layers.
 """
 
 from __future__ import annotations
@@ -154,7 +154,10 @@ def evaluate(model: StackForCausalLM, source: Source, rows: int = 32) -> dict[st
     """
     training = model.training
     model.eval()
-    losses, right, seen, asked = [], [], [], []
+    losses: list[Tensor] = []
+    right: list[Tensor] = []
+    seen: list[Tensor] = []
+    asked: list[Tensor] = []
     with counted_slots(model) as counts:
         for tokens, labels in source.held_out(rows):
             logits = _precise(model(tokens, use_cache=False).logits)

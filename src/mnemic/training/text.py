@@ -139,7 +139,8 @@ def tokenizer_of(text: str, vocabulary: int) -> Tokenizer:
 
 def _bytes_of(tokenizer: Tokenizer, token: int) -> int:
     """Byte-level BPE writes each byte as one character."""
-    return 0 if tokenizer.id_to_token(token) == END else len(tokenizer.id_to_token(token))
+    written = tokenizer.id_to_token(token) or ""
+    return 0 if written == END else len(written)
 
 
 def _repeated(windows: Tensor) -> Tensor:

@@ -3,7 +3,7 @@ change it.
 """
 
 _TABLE = (
-    "CREATE TABLE secret (tenant TEXT NOT NULL, space BIGINT NOT NULL, seq BIGINT NOT NULL, spans BLOB NOT "
+    "CREATE TABLE sealed (tenant TEXT NOT NULL, space BIGINT NOT NULL, seq BIGINT NOT NULL, spans BLOB NOT "
     "NULL, PRIMARY KEY (tenant, space, seq))"
 )
 

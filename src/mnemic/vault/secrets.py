@@ -15,12 +15,12 @@ from mnemic.vault import tables
 from mnemic.vault.codec import Secret
 from mnemic.vault.database import InStatement, Statement, Transaction
 
-_secret = tables.secret
+_sealed = tables.sealed
 _p = sa.bindparam
-_add = Statement(sa.insert(_secret))
+_add = Statement(sa.insert(_sealed))
 _at = InStatement(
-    lambda values: sa.select(_secret.c.seq, _secret.c.spans).where(
-        _secret.c.tenant == _p("t"), _secret.c.space == _p("s"), _secret.c.seq.in_(values)
+    lambda values: sa.select(_sealed.c.seq, _sealed.c.spans).where(
+        _sealed.c.tenant == _p("t"), _sealed.c.space == _p("s"), _sealed.c.seq.in_(values)
     )
 )
 

@@ -178,8 +178,8 @@ feature = _table(
     sa.Column("data", _bytes, nullable=False, info={"sealed": "seq"}),
 )
 
-secret = _table(
-    "secret",  # what was taken out of a text, only where the vault is encrypted; never dumped
+sealed = _table(
+    "sealed",  # what was taken out of a text, only where the vault is encrypted; never dumped
     sa.Column("tenant", _text, primary_key=True),
     sa.Column("space", _int, primary_key=True, autoincrement=False),
     sa.Column("seq", _int, primary_key=True, autoincrement=False),

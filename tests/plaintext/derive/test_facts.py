@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -306,6 +307,17 @@ steps = st.one_of(
     st.tuples(st.just("delete"), st.integers(0, 9), st.none()),
     st.tuples(st.just("undo"), st.integers(0, 9), st.none()),
 )
+
+
+def test_a_value_that_is_said_again_within_one_moment_is_two_facts(tmp_path: Path) -> None:
+    """The earlier of three turns is said anew, after another value of the same day."""
+    with mnemic.open(tmp_path / "a.db") as memory:
+        ids = [tell(memory, f"I live in {place}.", 2000) for place in ("Lisbon", "Lisbon", "Lisbon", "Porto")]
+        memory.flush()
+        memory.update(ids[0], "I live in Lisbon.")
+        memory.flush()
+        assert [value for value, _, _ in spans(memory)] == ["Lisbon", "Porto", "Lisbon"]
+        assert [one.value for one in memory.facts(user="ana")] == ["Lisbon"]
 
 
 @settings(max_examples=25)

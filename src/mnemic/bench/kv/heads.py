@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import combinations
 from statistics import fmean
 from typing import Any, Final
@@ -21,7 +22,7 @@ from mnemic.activation.snapkv import SnapKV
 from mnemic.activation.streaming import StreamingLLM
 from mnemic.activation.taskkv import TaskKV, decisions
 from mnemic.bench.kv.items import Item
-from mnemic.bench.kv.measure import answer_logits, call
+from mnemic.bench.kv.measure import Keep, answer_logits, at_once, call
 
 WINDOW: Final = 32
 
@@ -56,7 +57,11 @@ def variants(share: float, seed: int) -> dict[str, list[Policy]]:
 
 
 def reread(
-    model: Any, items: Sequence[Item], shares: Sequence[float], report: Callable[[str], None]
+    model: Any,
+    items: Sequence[Item],
+    shares: Sequence[float],
+    report: Callable[[str], None],
+    keep: Keep = at_once,
 ) -> dict[str, dict[str, list[dict[str, Any]]]]:
     """policy -> share -> for each text: KL to the full cache and the NLL's increase on a passage read again.
 
@@ -64,27 +69,37 @@ def reread(
     variant's choices, one by one; base: the full cache's own NLL of the passage.
     """
     found: dict[str, dict[str, list[dict[str, Any]]]] = {}
-    with torch.no_grad():
-        for seed, item in enumerate(items):
-            prompt, answer = torch.tensor([item.prompt]), torch.tensor([item.answer])
-            start = policy_cache([FullCache(queries=WINDOW)], model, granularity="query")
-            call(model, prompt, start)
-            truth = answer_logits(model, answer, start.clone(), step=len(item.answer)).log_softmax(-1)
-            base = float(F.nll_loss(truth, answer[0, 1:]))
-            for share in shares:
-                for name, policies in variants(share, seed).items():
-                    kls, losses, kept = [], [], 0
-                    for policy in policies:
-                        cache = start.clone()
-                        cache.compress(policy)
-                        logits = answer_logits(model, answer, cache, step=len(item.answer)).log_softmax(-1)
-                        kl = F.kl_div(logits, truth, log_target=True, reduction="none").sum(-1).mean()
-                        kls.append(float(kl))
-                        losses.append(float(F.nll_loss(logits, answer[0, 1:])) - base)
-                        kept = sum(sum(layer.kept[0]) for layer in cache.report().layers)
-                    cell = {"kl": fmean(kls), "kls": kls, "loss": fmean(losses), "base": base, "kept": kept}
-                    found.setdefault(name, {}).setdefault(str(share), []).append(cell)
-            report(item.name)
+    for seed, item in enumerate(items):
+        cells = keep(f"reread {item.name}", partial(_reread, model, item, shares, seed))
+        for name, by_share in (cells or {}).items():
+            for share, cell in by_share.items():
+                found.setdefault(name, {}).setdefault(share, []).append(cell)
+        report(item.name)
+    return found
+
+
+@torch.no_grad()
+def _reread(model: Any, item: Item, shares: Sequence[float], seed: int) -> dict[str, dict[str, Any]]:
+    """policy -> share -> a cell, on one text."""
+    found: dict[str, dict[str, Any]] = {}
+    prompt, answer = torch.tensor([item.prompt]), torch.tensor([item.answer])
+    start = policy_cache([FullCache(queries=WINDOW)], model, granularity="query")
+    call(model, prompt, start)
+    truth = answer_logits(model, answer, start.clone(), step=len(item.answer)).log_softmax(-1)
+    base = float(F.nll_loss(truth, answer[0, 1:]))
+    for share in shares:
+        for name, policies in variants(share, seed).items():
+            kls, losses, kept = [], [], 0
+            for policy in policies:
+                cache = start.clone()
+                cache.compress(policy)
+                logits = answer_logits(model, answer, cache, step=len(item.answer)).log_softmax(-1)
+                kl = F.kl_div(logits, truth, log_target=True, reduction="none").sum(-1).mean()
+                kls.append(float(kl))
+                losses.append(float(F.nll_loss(logits, answer[0, 1:])) - base)
+                kept = sum(sum(layer.kept[0]) for layer in cache.report().layers)
+            cell = {"kl": fmean(kls), "kls": kls, "loss": fmean(losses), "base": base, "kept": kept}
+            found.setdefault(name, {})[str(share)] = cell
     return found
 
 

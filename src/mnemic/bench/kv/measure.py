@@ -32,6 +32,12 @@ from mnemic.bench.kv.items import Item
 
 WINDOW: Final = 32
 Row = dict[str, Any]
+Keep = Callable[[str, Callable[[], Any]], Any]  # `Parts.keep`
+
+
+def at_once(name: str, measure: Callable[[], Any]) -> Any:  # noqa: ARG001
+    """Where nothing is kept for another run."""
+    return measure()
 
 
 def prompt_policies(share: float) -> dict[str, Policy]:
@@ -65,19 +71,27 @@ def decode_policies(tokens: int) -> dict[str, Policy]:
 
 
 def measure(
-    model: Any, items: Sequence[Item], budgets: Sequence[float], out: Path, report: Callable[[str], None]
+    model: Any,
+    items: Sequence[Item],
+    budgets: Sequence[float],
+    out: Path,
+    report: Callable[[str], None],
+    *,
+    at_most: int | None = None,
 ) -> list[Row]:
     """Rows for every item, policy and budget; `out` (JSON lines) is appended to, and goes on where it
-    ended.
+    ended. at_most: items that are measured now; the others' rows are missing.
     """
+    fresh_items = 0
     done = _read(out)
     rows = [row for row in done.values() if any(row["name"] == item.name for item in items)]
     for item in items:
         wanted = {(item.name, "full", 1.0)} | {
             (item.name, name, share) for share in budgets for name in _policies(item, share)
         }
-        if wanted <= done.keys():
+        if wanted <= done.keys() or fresh_items == at_most:
             continue
+        fresh_items += 1
         with torch.no_grad():
             fresh = [row for row in _item(model, item, budgets) if _key(row) not in done]
         with out.open("a") as file:

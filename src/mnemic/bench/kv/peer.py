@@ -42,6 +42,8 @@ def run_kvpress(
     out: Path,
     budgets: Sequence[float],
     report: Callable[[str], None] = lambda _: None,
+    *,
+    at_most: int | None = None,
 ) -> Peer:
     """Run every press by the interpreter `python` of its environment, and check that both agree.
 
@@ -61,6 +63,7 @@ def run_kvpress(
         str(out / "kvpress"),
     ]
     command += [word for budget in budgets for word in ("--budget", str(budget))]
+    command += [] if at_most is None else ["--at-most", str(at_most)]
     said: list[str] = []
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, errors="replace") as program:  # noqa: S603
         for line in program.stderr or ():

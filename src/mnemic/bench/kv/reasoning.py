@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -19,10 +20,11 @@ from mnemic.activation.random_eviction import RandomEviction
 from mnemic.activation.streaming import StreamingLLM
 from mnemic.activation.tova import TOVA
 from mnemic.bench.kv.items import Item
-from mnemic.bench.kv.measure import answer_logits, call
+from mnemic.bench.kv.measure import Keep, answer_logits, at_once, call
 from mnemic.bench.kv.simulate import retained
 
 WINDOW: Final = 32
+BUDGET: Final = 128
 
 
 def simulated_policies(budget: int) -> dict[str, Policy]:
@@ -45,21 +47,35 @@ def simulated_policies(budget: int) -> dict[str, Policy]:
 
 
 def retained_mass(
-    model: Any, items: Sequence[Item], shares: Sequence[float], report: Callable[[str], None]
+    model: Any,
+    items: Sequence[Item],
+    shares: Sequence[float],
+    report: Callable[[str], None],
+    keep: Keep = at_once,
 ) -> dict[str, dict[str, list[dict[str, float]]]]:
     """policy -> share -> a row for each text: mean and 5th percentile, over all heads of all layers and the
     last third of steps, of the attention that falls on what is still held. Budgets are shares of the text.
     """
     found: dict[str, dict[str, list[dict[str, float]]]] = {}
     for item in items:
-        rows = attention_rows(model, torch.tensor([item.prompt + item.answer]))
-        for share in shares:
-            for name, policy in simulated_policies(int(share * rows.shape[1])).items():
-                mass = retained(policy, rows, prompt=len(item.prompt))
-                last = mass[:, mass.shape[1] * 2 // 3 :].flatten()
-                cell = {"mean": float(last.mean()), "p5": float(np.quantile(last.numpy(), 0.05))}
-                found.setdefault(name, {}).setdefault(str(share), []).append(cell)
+        cells = keep(f"mass {item.name}", partial(_mass, model, item, shares))
+        for name, by_share in (cells or {}).items():
+            for share, cell in by_share.items():
+                found.setdefault(name, {}).setdefault(share, []).append(cell)
         report(item.name)
+    return found
+
+
+def _mass(model: Any, item: Item, shares: Sequence[float]) -> dict[str, dict[str, dict[str, float]]]:
+    """policy -> share -> a cell, on one text."""
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    rows = attention_rows(model, torch.tensor([item.prompt + item.answer]))
+    for share in shares:
+        for name, policy in simulated_policies(int(share * rows.shape[1])).items():
+            mass = retained(policy, rows, prompt=len(item.prompt))
+            last = mass[:, mass.shape[1] * 2 // 3 :].flatten()
+            cell = {"mean": float(last.mean()), "p5": float(np.quantile(last.numpy(), 0.05))}
+            found.setdefault(name, {})[str(share)] = cell
     return found
 
 
@@ -76,12 +92,35 @@ def attention_rows(model: Any, ids: Tensor) -> Tensor:
 
 
 def end_to_end(
-    model: Any, prompts: Sequence[list[int]], *, new_tokens: int, report: Callable[[str], None]
+    model: Any,
+    prompts: Sequence[list[int]],
+    *,
+    new_tokens: int,
+    report: Callable[[str], None],
+    keep: Keep = at_once,
 ) -> dict[str, Any]:
     """Generation as the full cache's where the budget holds everything, bounded where it does not, and how
     likely the full cache's own continuation is under each compressed cache.
     """
-    same: dict[str, Any] = {"budget": 128, "window": WINDOW}
+    rows = []
+    for number, prompt in enumerate(prompts):
+        rows.append(keep(f"prompt {number}", partial(_generated, model, prompt, new_tokens)))
+        report(f"prompt {number}")
+    rows = [row for row in rows if row is not None]
+    losses = {name: [row["nll"][name] for row in rows] for name in (rows[0]["nll"] if rows else ())}
+    return {
+        "prompts": len(rows),
+        "identical": sum(row["identical"] for row in rows),
+        "peak above the prompt": max((row["peak"] for row in rows), default=0),
+        "allowed": BUDGET + WINDOW,
+        "nll": {name: [float(np.mean(found)), float(np.std(found))] for name, found in losses.items()},
+    }
+
+
+@torch.no_grad()
+def _generated(model: Any, prompt: list[int], new_tokens: int) -> dict[str, Any]:
+    """One prompt: whether a roomy budget gave the full cache's tokens, the most slots, and the NLLs."""
+    same: dict[str, Any] = {"budget": BUDGET, "window": WINDOW}
     policies: dict[str, Policy] = {
         "full": FullCache(),
         "lazy": LazyEviction(**same),
@@ -89,28 +128,17 @@ def end_to_end(
         "streaming": StreamingLLM(**same),
         "random": RandomEviction(**same),
     }
-    identical, peaks = 0, []
-    losses: dict[str, list[float]] = {name: [] for name in policies}
-    with torch.no_grad():
-        for number, prompt in enumerate(prompts):
-            ids = torch.tensor([prompt])
-            options: dict[str, Any] = {"max_new_tokens": new_tokens, "do_sample": False, "eos_token_id": None}
-            whole = model.generate(ids, past_key_values=FullCache().cache(model), **options)
-            roomy = LazyEviction(budget=4_096, window=WINDOW).cache(model)
-            identical += int(torch.equal(model.generate(ids, past_key_values=roomy, **options), whole))
-            answer = whole[:, len(prompt) :]
-            for name, policy in policies.items():
-                cache = policy_cache([policy], model)
-                call(model, ids, cache)
-                logits = answer_logits(model, answer, cache, step=WINDOW)
-                losses[name].append(float(F.cross_entropy(logits, answer[0, 1:])))
-                if name == "lazy":
-                    peaks.append(max(layer.peak for layer in cache.report().layers) - len(prompt))
-            report(f"prompt {number}")
-    return {
-        "prompts": len(prompts),
-        "identical": identical,
-        "peak above the prompt": max(peaks),
-        "allowed": 128 + WINDOW,
-        "nll": {name: [float(np.mean(found)), float(np.std(found))] for name, found in losses.items()},
-    }
+    ids, nll, peak = torch.tensor([prompt]), {}, 0
+    options: dict[str, Any] = {"max_new_tokens": new_tokens, "do_sample": False, "eos_token_id": None}
+    whole = model.generate(ids, past_key_values=FullCache().cache(model), **options)
+    roomy = LazyEviction(budget=4_096, window=WINDOW).cache(model)
+    identical = torch.equal(model.generate(ids, past_key_values=roomy, **options), whole)
+    answer = whole[:, len(prompt) :]
+    for name, policy in policies.items():
+        cache = policy_cache([policy], model)
+        call(model, ids, cache)
+        logits = answer_logits(model, answer, cache, step=WINDOW)
+        nll[name] = float(F.cross_entropy(logits, answer[0, 1:]))
+        if name == "lazy":
+            peak = max(layer.peak for layer in cache.report().layers) - len(prompt)
+    return {"identical": int(identical), "peak": peak, "nll": nll}

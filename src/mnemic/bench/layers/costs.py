@@ -1,6 +1,6 @@
 """What one token costs each layer: FLOPs and bytes, counted operation by operation while a step runs.
 
-    python -m mnemic.bench.layers.costs docs/results/layers-cost.md
+    python -m mnemic.bench.layers.costs docs     # writes results/layers-cost.md, and the numbers on the pages
 
 A product of matrices counts 2 · m · n · k, any other operation one for each number it makes or reduces. Bytes
 are what operations read and write, nothing fused: what a CPU moves between its caches, at most.
@@ -8,7 +8,9 @@ are what operations read and write, nothing fused: what a CPU moves between its 
 
 from __future__ import annotations
 
+import re
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -19,6 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry, sdpa_flop_count
 
+from mnemic.bench.layers.pages import page_of
 from mnemic.bench.markdown import table
 from mnemic.layers.table import LAYERS, layer_class, make
 
@@ -42,7 +45,7 @@ class Counted(TorchDispatchMode):
     """Counts what runs inside."""
 
     def __init__(self, module: nn.Module) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._weights = {parameter.untyped_storage().data_ptr() for parameter in module.parameters()}
         self.maps = self.beyond = self.weights = self.moved = 0
 
@@ -112,12 +115,16 @@ HEADINGS: Final = (
 )  # fmt: skip
 
 
-def markdown() -> str:
+def costs() -> dict[str, Cost]:
+    """Of every layer; some seconds."""
+    return {name: cost(name) for name in LAYERS}
+
+
+def markdown(found: Mapping[str, Cost]) -> str:
     """The page, every layer a row."""
     rows = []
-    for name in LAYERS:
-        found = cost(name)
-        counts = (found.maps, found.beyond, found.weights, found.state, found.moved)
+    for name, one in found.items():
+        counts = (one.maps, one.beyond, one.weights, one.state, one.moved)
         rows.append([name, *(f"{count:,}" for count in counts)])
     about = (
         f"Width {DIM}, {HEADS} heads where there are heads, default options, float32, batch 1, one `step` "
@@ -125,10 +132,37 @@ def markdown() -> str:
         "each number it makes or reduces, copies too: attention joins its keys anew at each step. Bytes are "
         "what operations read and write, nothing fused."
     )
-    command = "python -m mnemic.bench.layers.costs docs/results/layers-cost.md"
+    command = "python -m mnemic.bench.layers.costs docs"
     return f"# What a token costs\n\n`{command}`\n\n{about}\n\n{table(HEADINGS, rows)}\n"
+
+
+def stated(page: str, name: str, one: Cost) -> str:
+    """A layer's page with the counted numbers in its table: in the rows of FLOPs and bytes, or a row of its
+    own where layers share the page.
+    """
+    page = re.sub(rf"(\| `{name}` )\| [\d,]+ \| [\d,]+ \|", rf"\1| {one.beyond:,} | {one.moved:,} |", page)
+    if f"| `{name}` |" in page:
+        return page
+    for row, said in (
+        ("FLOPs a token", f"[counted](../results/layers-cost.md): {one.beyond:,}"),
+        ("bytes moved a token", f"counted: {one.moved:,}"),
+    ):
+        page = re.sub(
+            rf"^(\| {row}.*?)(; \[?counted[^|]*)? \|$", rf"\1; {said} |", page, count=1, flags=re.MULTILINE
+        )
+    return page
+
+
+def pages(docs: Path, found: Mapping[str, Cost]) -> dict[Path, str]:
+    """Every file with its numbers made anew."""
+    out = {docs / "results" / "layers-cost.md": markdown(found)}
+    for name, one in found.items():
+        path = docs / page_of(name)
+        out[path] = stated(out.get(path) or path.read_text(encoding="utf-8"), name, one)
+    return out
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    Path(sys.argv[1]).write_text(markdown(), encoding="utf-8")
+    for path, text in pages(Path(sys.argv[1]), costs()).items():
+        path.write_text(text, encoding="utf-8")

@@ -1,12 +1,13 @@
 """Layer choices on real text, at as many active parameters and as much training time: perplexity and recall.
 
-The MLPs of a choice are as wide as leaves it with the same active parameters as the others; its steps are as
-many as its measured time a step allows within the same seconds of processor time.
+The MLPs of a choice are as wide as leaves it with the same active parameters as the others; its steps are
+as many as its measured time a step allows within the same seconds of processor time.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -51,7 +52,7 @@ Record = dict[str, Any]
 class Setting:
     """What all choices share. `seconds` of processor time for the steps; evaluations come on top."""
 
-    seconds: float = 20.0
+    seconds: float = 15.0
     active: int = ACTIVE
     batch: int = 8
     rate: float = 6e-3
@@ -77,42 +78,35 @@ def model_of(arm: str, active: int, vocabulary: int) -> ModelOptions:
     return ModelOptions(layers=layers, dim=DIM, mlp_ratio=inner / DIM, memory=memory)
 
 
-def steps_within(model: ModelOptions, text: Text, setting: Setting) -> tuple[int, float]:
-    """How many steps fit into the seconds, and the median time of one, measured over nine after two."""
-    made, options = build(model, text.vocabulary, 0), setting.loop(1_000_000, 0)
-    optimisers, times = optimisers_of(made, options), []
-    for step in range(11):
-        clock = time.process_time()
-        one_step(made, text, optimisers, options, step)
-        times.append(time.process_time() - clock)
-    typical = sorted(times[2:])[4]
-    return max(round(setting.seconds / typical), 1), typical
+def step_times(arms: Sequence[str], text: Text, setting: Setting, rounds: int = 8) -> dict[str, float]:
+    """Seconds of processor time a training step of each choice takes: the least of `rounds`, by turns.
 
-
-def perform(arm: str, seed: int, text: Text, setting: Setting, known: Record | None, folder: Path) -> Record:
-    """Train one choice with one seed; the steps are those of its first seed, if that is known.
-
-    The run itself resumes too, from a checkpoint in `folder`.
+    By turns and the least, so that what else the machine does meanwhile weighs on none of them more.
     """
-    model = model_of(arm, setting.active, text.vocabulary)
-    steps, typical = (
-        steps_within(model, text, setting) if known is None else (known["steps"], known["step_s"])
-    )
+    loop = setting.loop(1_000_000, 0)
+    made = {arm: build(model_of(arm, setting.active, text.vocabulary), text.vocabulary, 0) for arm in arms}
+    optimisers = {arm: optimisers_of(model, loop) for arm, model in made.items()}
+    found: dict[str, float] = {}
+    for step in range(rounds):
+        for arm, model in made.items():
+            clock = time.process_time()
+            one_step(model, text, optimisers[arm], loop, step)
+            found[arm] = min(found.get(arm, math.inf), time.process_time() - clock)
+    return found
+
+
+def perform(arm: str, seed: int, text: Text, setting: Setting, step_s: float, folder: Path) -> Record:
+    """Train one choice with one seed; a run that was stopped goes on from its checkpoint in `folder`."""
+    model, steps = model_of(arm, setting.active, text.vocabulary), max(round(setting.seconds / step_s), 1)
     made = build(model, text.vocabulary, seed)
-    plan = folder / "plan.json"
-    if plan.exists():  # of a run that was stopped
-        steps, typical = json.loads(plan.read_text())
-    else:
-        write_whole(plan, json.dumps([steps, typical]).encode())
     clock = time.process_time()
     trained = train(made, text, setting.loop(steps, seed), folder=folder, settings=model.to_dict())
     found = trained.history[-1] if trained.history else evaluate(made, text)
     for file in folder.iterdir():
         file.unlink()
     folder.rmdir()
-    counts = made.parameter_counts()
     return {
-        "settings": settings_of(text, setting), "steps": steps, "step_s": typical, **counts,
+        "settings": settings_of(text, setting), "steps": steps, "step_s": step_s, **made.parameter_counts(),
         "mlp_ratio": model.mlp_ratio, "cpu_s": round(time.process_time() - clock, 1),
         "resumed_at": trained.resumed_at, "state_bytes": made.config.state_bytes(text.options.length),
         **{name: value for name, value in found.items() if name not in ("step", "norm")},
@@ -139,24 +133,34 @@ def perform_all(
 
     Raises InvalidOption when one there was made under other settings, unless `fresh` starts over.
     """
-    kept: dict[str, Record] = {} if fresh or not path.exists() else json.loads(path.read_text())
     wanted = json.loads(json.dumps(settings_of(text, setting)))
+    kept: dict[str, Record] = {} if fresh else _held(path)
     for key, record in kept.items():
         if record["settings"] != wanted:
             raise InvalidOption(
                 f"{path.name} holds {key} under other settings; take another --out, or --fresh"
             )
+    plan = path.with_name(f"{path.stem.removesuffix('-runs')}-times.json")
+    times: dict[str, Any] = {} if fresh else _held(plan)
+    if times.get("settings") != wanted:
+        times = {"settings": wanted}
+    if missing := [arm for arm in arms if arm not in times]:
+        times |= step_times(missing, text, setting)
+        write_whole(plan, (json.dumps(times, indent=1) + "\n").encode())
     for seed in range(seeds):
         for arm in arms:
             key = f"{arm}/{seed}"
             if key not in kept:
-                folder = path.with_name(f"{path.stem}-part")
-                kept[key] = perform(
-                    arm, seed, text, setting, kept.get(f"{arm}/0"), folder / key.replace("/", "-")
-                )
+                folder = path.with_name(f"{path.stem}-part") / key.replace("/", "-")
+                kept[key] = perform(arm, seed, text, setting, times[arm], folder)
                 write_whole(path, (json.dumps(kept, indent=1) + "\n").encode())
             report(key, f"perplexity {kept[key]['perplexity']:.1f}, {kept[key]['cpu_s']:.0f} s of CPU")
     return kept
+
+
+def _held(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    return found
 
 
 def markdown(records: Mapping[str, Record], command: str, about: Mapping[str, Any]) -> str:
@@ -172,7 +176,7 @@ def markdown(records: Mapping[str, Record], command: str, about: Mapping[str, An
         first = rs[0]
         rows.append([
             arm, _spread(rs, "perplexity", 1), f"{_mean(rs, 'bits_per_byte'):.3f}", _spread(rs, "recall", 3),
-            f"{_mean(rs, 'first_time'):.3f}", f"{_mean(rs, 'hits_perplexity'):.0f}", str(len(rs)),
+            f"{_mean(rs, 'first_time'):.3f}", _hits(rs), str(len(rs)),
             f"{first['active']:,}", f"{first['total']:,}", f"{first['state_bytes']:,}", str(first["steps"]),
             f"{_mean(rs, 'cpu_s'):.0f}",
         ])  # fmt: skip
@@ -180,8 +184,10 @@ def markdown(records: Mapping[str, Record], command: str, about: Mapping[str, An
     text, machine = settings["text"], about["machine"]
     said = (
         f"A convolution and two layers, width {settings['dim']}, {settings['active']:,} active parameters "
-        f"(MLPs fill up), {settings['seconds']:g} s of processor time for the steps of each run, batch "
-        f"{settings['batch']} × {text['length']} tokens of a vocabulary of {text['vocabulary']:,}, AdamW to "
+        f"(MLPs fill up). As many steps as take {settings['seconds']:g} s of processor time, by the least "
+        "time of a step measured beforehand, choices by turns; what the runs took in the end, evaluated and "
+        f"on a busy machine, is the last column. Batch {settings['batch']} × {text['length']} tokens of a "
+        f"vocabulary of {text['vocabulary']:,}, AdamW to "
         f"{settings['rate']:g}, one thread. Held out: {text['evaluated']} sequences of {text['length']}. "
         f"{machine['processor']}, {machine['cores']} cores, torch {about['versions'].get('torch', '?')}."
     )
@@ -200,7 +206,13 @@ def markdown(records: Mapping[str, Record], command: str, about: Mapping[str, An
 
 
 def _mean(records: Sequence[Record], name: str) -> float:
-    return sum(record[name] for record in records) / len(records)
+    return float(sum(record[name] for record in records) / len(records))
+
+
+def _hits(records: Sequence[Record]) -> str:
+    """A short held-out text may hold none."""
+    found = [record for record in records if "hits_perplexity" in record]
+    return f"{_mean(found, 'hits_perplexity'):.0f}" if found else "–"
 
 
 def _spread(records: Sequence[Record], name: str, digits: int) -> str:

@@ -73,11 +73,11 @@ class MQAR:
 
 @dataclass(frozen=True, kw_only=True)
 class Rebinding:
-    """Every key is bound, then bound anew in another order; each is asked for its latest value."""
+    """Keys are bound, then half of them bound anew; each is asked for its latest value."""
 
     grows: ClassVar[tuple[str, ...]] = ("pairs",)
-    keys: int = 24
-    values: int = 24
+    keys: int = 12
+    values: int = 12
     pairs: int = 6
 
     @property
@@ -90,15 +90,15 @@ class Rebinding:
 
     def batch(self, rows: int, generator: Generator) -> Batch:
         first = distinct(rows, self.keys, self.pairs, generator)
-        again, questions = (shuffled(first, generator) for _ in range(2))
-        old = self.keys + torch.randint(self.values, first.shape, generator=generator)
-        new = self.keys + torch.randint(self.values, first.shape, generator=generator)
-        told = torch.cat([interleaved(first, old), interleaved(again, new)], 1)
+        questions, again = (shuffled(first, generator) for _ in range(2))
+        keys = torch.cat([first, again[:, : self.pairs // 2]], 1)
+        values = self.keys + torch.randint(self.values, keys.shape, generator=generator)
         filler = torch.randint(self.vocabulary, questions.shape, generator=generator)
-        tokens = torch.cat([told, interleaved(questions, filler)], 1)
-        answers = (questions.unsqueeze(2) == again.unsqueeze(1)).long().argmax(2)
-        at = told.shape[1] + 2 * torch.arange(self.pairs).expand(rows, -1)
-        return asked(tokens, at, questions, new.gather(1, answers))
+        tokens = torch.cat([interleaved(keys, values), interleaved(questions, filler)], 1)
+        told = torch.arange(keys.shape[1])  # the last of equal keys is the latest
+        answers = (told * (questions.unsqueeze(2) == keys.unsqueeze(1))).argmax(2)
+        at = 2 * keys.shape[1] + 2 * torch.arange(self.pairs).expand(rows, -1)
+        return asked(tokens, at, questions, values.gather(1, answers))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,8 +106,8 @@ class BeyondWindow:
     """Pairs, then more filler than any window of the suite sees, then the keys in another order."""
 
     grows: ClassVar[tuple[str, ...]] = ("pairs", "filler")
-    keys: int = 24
-    values: int = 24
+    keys: int = 12
+    values: int = 12
     pairs: int = 4
     filler: int = 24
 
@@ -138,8 +138,8 @@ class Forgetting:
     """A stream of many more pairs than are asked for: the last few. What is old is only in the way."""
 
     grows: ClassVar[tuple[str, ...]] = ("pairs",)
-    keys: int = 32
-    values: int = 24
+    keys: int = 20
+    values: int = 12
     pairs: int = 16
     recent: int = 4
 
@@ -167,7 +167,7 @@ class OrderedRecall:
     """A list of items, then ordinal numbers: which item came n-th? A bag of items cannot say."""
 
     grows: ClassVar[tuple[str, ...]] = ("length", "questions")
-    items: int = 32
+    items: int = 16
     length: int = 8
     questions: int = 4
 
@@ -196,9 +196,9 @@ class RapidNaming:
     """
 
     grows: ClassVar[tuple[str, ...]] = ("chunks",)
-    names: int = 24
+    names: int = 12
     types: int = 2
-    values: int = 8
+    values: int = 6
     chunks: int = 4
     questions: int = 4
     step: int = 5

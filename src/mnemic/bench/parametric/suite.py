@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import torch
 
-from mnemic.bench.kv_cubes import Parts
+from mnemic.bench.parts import Parts
 from mnemic.bench.markdown import table
 from mnemic.bench.parametric import adapters, forms, memories
 from mnemic.cube.errors import InvalidFile
@@ -51,7 +51,7 @@ def run(
     """What of `chosen` is not there yet is measured; all that is there is reported."""
 
     def keep(part: str, name: str, measure: Callable[[], Any]) -> Any:
-        return parts.keep(name, measure) if part in chosen else parts.keep_known(name)
+        return parts.keep(name, measure) if part in chosen else parts.known(name)
 
     learned, erased = [], []
     for seed in seeds:

@@ -16,6 +16,7 @@ from mnemic.index.lexical import term, words
 FAVOURITE: Final = "favourite "
 OPINION: Final = "opinion of "
 TIME_OF: Final = "time of "
+HEADQUARTERS: Final = "headquarters"  # however it is described: "located in", "in the city of"
 HOLDER: Final = "holder"  # of an office that the subject itself names
 
 _CUES: Final[Mapping[str, str]] = MappingProxyType(
@@ -38,6 +39,20 @@ _CUES: Final[Mapping[str, str]] = MappingProxyType(
         "… is employed by": "employed employer work works job",
         "… is founded by": "founded founder founders started",
         "… is owned by": "owned owner owns belongs",
+        HEADQUARTERS: "headquarters headquartered seat office based located",
+        **{
+            post: f"{post} {verbs}"
+            for posts, verbs in (
+                ("director head leader manager principal chief general", "run lead head direct manage"),
+                ("chair chairman chairwoman chairperson", "chair run lead head"),
+                ("president governor mayor chancellor minister premier", "govern run lead head"),
+                ("coach", "coach train"),
+                ("captain", "captain lead"),
+                ("king queen emperor empress sultan", "rule reign"),
+            )
+            for post in posts.split()
+        },
+        "head coach": "head coach train",
     }
 )
 _OPINION_CUES: Final = (

@@ -168,10 +168,8 @@ def _settle(key: bytes, slot: _Slot, said: Sequence[_Said], look: Look) -> Itera
         if one.mention.value is None or (one.turn.cube.id, key_of(one.mention.value)) not in refused
     ]
     left = {fact.cube.id: fact for fact in slot.facts}
-    ids: dict[int, str] = {}
     runs = _runs(said)
-    for run in runs:
-        ids[id(run)] = _match(slot, run, left)
+    ids = _ids(slot, runs, left)
     left |= look.states(set(ids.values()) - left.keys())  # from another vault, and in no slot of this one
     for run in runs:
         put = _put(key, slot, run, ids, left.get(ids[id(run)]))
@@ -219,8 +217,26 @@ def _runs(said: Sequence[_Said]) -> list[_Run]:
     return runs
 
 
-def _match(slot: _Slot, run: _Run, facts: Mapping[str, State]) -> str:
-    """The fact that a run is: the one that rests on its first turn, else on any other of them, else a new."""
+def _ids(slot: _Slot, runs: Sequence[_Run], facts: Mapping[str, State]) -> dict[int, str]:
+    """The fact that each run is: the one that was made of its first turn, else the one that rests on the
+    earliest of its turns and is no other run, else a new.
+    """
+    names = (slot.scope.user, slot.scope.agent, key_of(slot.subject), slot.attribute)
+    own = {
+        id(run): derived_id(METHOD, *names, run.first.turn.cube.id, key_of(run.first.mention.value or ""))
+        for run in runs
+    }
+    out = {place: fact for place, fact in own.items() if fact in facts and not facts[fact].cube.deleted}
+    for run in runs:
+        if id(run) not in out:
+            taken = {*out.values(), *own.values()} - {own[id(run)]}
+            left = {fact: state for fact, state in facts.items() if fact not in taken}
+            out[id(run)] = _match(run, left) or own[id(run)]
+    return out
+
+
+def _match(run: _Run, facts: Mapping[str, State]) -> str | None:
+    """The fact of the same value that rests on the earliest of a run's turns."""
     turns = [one.turn.cube.id for one in run.said]
     best: tuple[int, str] | None = None
     for fact in facts.values():
@@ -229,10 +245,7 @@ def _match(slot: _Slot, run: _Run, facts: Mapping[str, State]) -> str:
         rests = [turns.index(one.cube_id) for one in fact.cube.header.sources if one.cube_id in turns]
         if rests and (best is None or (min(rests), fact.cube.id) < best):
             best = (min(rests), fact.cube.id)
-    if best is not None:
-        return best[1]
-    names = (slot.scope.user, slot.scope.agent, key_of(slot.subject), slot.attribute)
-    return derived_id(METHOD, *names, turns[0], key_of(run.first.mention.value or ""))
+    return None if best is None else best[1]
 
 
 def _put(key: bytes, slot: _Slot, run: _Run, ids: Mapping[int, str], known: State | None) -> Put | None:

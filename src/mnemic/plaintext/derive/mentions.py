@@ -48,6 +48,7 @@ _UNREAL: Final = re.compile(
     r"|\b\w+n['’]t\b|['’](?:ll|d)\b",
 )
 _CLAUSE: Final = re.compile(r"(?:[;:—–]|, |\s-\s|\b(?:and|but|so|because|though|although|while) )+")
+_SPEAKING: Final = re.compile(r"(?:I|i|We|we)\b(?!['’])")  # "We packed everything and settled in Faro."
 _QUOTED: Final = re.compile(r"[\"“][^\"”]*[\"”]?")
 
 
@@ -58,8 +59,8 @@ def mentions(text: str, speaker: str) -> Iterator[Mention]:
         if sentence.rstrip().endswith(("?", "？")) or not MAY_STATE.search(sentence):
             continue
         plain = _QUOTED.sub(lambda found: "·" * len(found.group()), sentence)
-        seen: set[tuple[str, str]] = set()
-        who = ""
+        seen: set[tuple[str, str, bool]] = set()
+        who = "I" if _SPEAKING.match(plain.lstrip()) else ""
         for first in _starts(plain):
             clause = plain[first:].rstrip()
             before = plain[:first]
@@ -71,9 +72,10 @@ def mentions(text: str, speaker: str) -> Iterator[Mention]:
             for found, length in heard:
                 who = who or found.subject
                 subject = _subject(found.subject, speaker)
-                if subject is None or (subject, found.attribute) in seen:
+                said = (subject or "", found.attribute, found.ends)  # "I got divorced and married Bo."
+                if subject is None or said in seen:
                     continue
-                seen.add((subject, found.attribute))
+                seen.add(said)
                 at = start + first
                 yield Mention(
                     subject, found.attribute, found.value, at, at + length, found.single, found.ends

@@ -7,7 +7,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from mnemic.plaintext.derive.attributes import FAVOURITE, HOLDER, KINDS, OFFICES, OPINION, SEVERAL, TIME_OF
+from mnemic.plaintext.derive.attributes import (
+    FAVOURITE,
+    HEADQUARTERS,
+    HOLDER,
+    KINDS,
+    OFFICES,
+    OPINION,
+    SEVERAL,
+    TIME_OF,
+)
 from mnemic.plaintext.derive.names import NAME, NO_SUBJECT, is_name, key_of, name_of
 
 
@@ -56,7 +65,7 @@ def employer(match: re.Match[str]) -> Found | None:
     value = name_of(match["v"])
     if value is None or not _GATHERINGS.isdisjoint(value.lower().split()):
         return None
-    return Found(match["s"], "employer", value)
+    return Found("I" if match["s"] == "me" else match["s"], "employer", value)
 
 
 def described(match: re.Match[str]) -> Found | None:
@@ -75,6 +84,8 @@ def described(match: re.Match[str]) -> Found | None:
         return Found(run.group(), HOLDER, name_of(value))
     if not head:
         return None
+    if head == HEADQUARTERS:
+        return Found(run.group(), HEADQUARTERS, name_of(value)) if is_name(value) else None
     if not (is_name(value) or head in KINDS or any(word in KINDS for word in wanted.split())):
         return None
     named = name_of(value)
@@ -175,6 +186,8 @@ def passive(match: re.Match[str]) -> Found | None:
         return Found(match["s"], "partner", named)
     if participle == "employed":
         return Found(match["s"], "employer", named)
+    if participle == "headquartered":
+        return Found(match["s"], HEADQUARTERS, named)
     single = participle not in _LOOSE
     attribute = f"… is {participle} {preposition}" + (f" the {kind} of" if kind else "")
     return Found(match["s"], attribute, named, single)

@@ -6,6 +6,7 @@ import re
 from functools import cache
 from typing import Final
 
+from mnemic.plaintext.derive.attributes import HEADQUARTERS
 from mnemic.plaintext.derive.names import LOW, NAME
 from mnemic.plaintext.derive.readings import (
     PARTICIPLES,
@@ -34,6 +35,7 @@ _HAVE = r"(?:'ve|’ve| have| has|'s|’s)?"
 _BE = r"(?:'m|’m|'re|’re| am| are| is|'s|’s)"
 _NOW = r"(?: now| currently| still| officially| finally| recently| just| both| already)?"
 _PLACE = rf"(?P<article>(?:the|a|an) )?(?P<v>{NAME}|{LOW}(?: {LOW}){{0,2}})"
+_PROPERTY = rf"(?P<v>{NAME}|[\w.+-]+@[\w.-]+\w|\+?\d[\d ()/-]{{4,}}\d|{LOW}(?: {LOW}){{0,2}})"
 _KIND = r"(?: the (?P<t>[a-z]+(?: [a-z]+)?) of)?"
 _MONTH = "(?:January|February|March|April|May|June|July|August|September|October|November|December)"
 _WEEKDAY = "(?:Mon|Tues|Wednes|Thurs|Fri|Satur|Sun)days?"
@@ -82,9 +84,11 @@ _RULES: Final[tuple[tuple[str, Make], ...]] = (
     (
         rf"{_SUBJECT}{_HAVE}{_NOW} (?:settled(?: down)?"
         r"|(?:found|got|bought|rented)(?: an?| our| my)?(?: new)?"
-        rf" (?:place|flat|apartment|house|home)) in {_VALUE}",
+        rf" (?:place|flat|apartment|house|home)) in {_VALUE}\b(?!,? (?:and|to|which I) (?:let|rent))",
         of("home"),
     ),
+    (rf"{_SUBJECT}{_HAVE}{_NOW} made the move to {_PLACE}", place_of("home")),
+    (rf"(?P<v>{NAME}) is(?: now)? (?P<s>my|our) (?:new )?home(?: now)?(?=[.,;!]|$)", of("home")),
     # work
     (rf"(?P<s>[Mm]y|[Oo]ur) first (?:day|week|month) at {_VALUE} (?:was|is|went)", employer),
     (
@@ -104,6 +108,12 @@ _RULES: Final[tuple[tuple[str, Make], ...]] = (
         r"(?= (?:at|for|in|now|and|but|since|with)\b|[.,;!]|$)",
         of("job"),
     ),
+    (
+        rf"(?P<v>{NAME})(?: has| have)?{_NOW} (?:hired|recruited|employed) (?P<s>me|{NAME})"
+        r"(?=[.,;!]|$| (?:last|this|in|from|two|three)\b)",
+        employer,
+    ),
+    (rf"{_SUBJECT}(?: was| got| were|{_HAVE} been)? (?:hired|recruited) by {_VALUE}", employer),
     # partner
     (rf"{_SUBJECT}{_HAVE}{_NOW} (?:married|wed|got married to|got engaged to) {_VALUE}", of("partner")),
     (rf"{_SUBJECT}{_BE}{_NOW} dating {_VALUE}", of("partner")),
@@ -128,6 +138,12 @@ _RULES: Final[tuple[tuple[str, Make], ...]] = (
         rf" (?:on|at|to|for|until) {_WHEN}",
         scheduled,
     ),
+    (
+        r"(?:[Tt]hey|[Ww]e|I)(?:['’]ve| have)? (?:moved|rescheduled|postponed|changed|shifted|pushed)"
+        r" (?P<s>my|our|the) (?P<e>[a-z][\w'’-]*(?: (?:with |at |in )?[\w'’-]+){0,4}?)(?:[;:,.]| -| –| and)"
+        rf"(?: so)?(?: now)? it(?:['’]s| is| will be)(?: now)?(?: on| at)? {_WHEN}",
+        scheduled,
+    ),
     # pets
     (
         rf"{_SUBJECT}{_HAVE} (?:have|has|got|adopted|bought|own|owns)(?: an?| my| our| another)?"
@@ -149,6 +165,26 @@ _RULES: Final[tuple[tuple[str, Make], ...]] = (
         became,
     ),
     (
+        rf"(?P<v>{NAME})(?: has| was)? (?:succeeded|replaced) {NAME} as (?:the )?(?:new )?"
+        rf"(?P<a>[a-z]+(?: [a-z]+){{0,3}}) of (?:the )?(?P<s>{NAME})(?=[.,;!]|$)",
+        became,
+    ),
+    (
+        rf"(?P<v>{NAME})(?: has| have)? (?:acquired|bought out|taken over|took over) (?:the )?"
+        rf"(?P<s>{NAME})(?=[.,;!]|$| (?:for|in|last|this)\b)",
+        owner,
+    ),
+    (
+        rf"{NAME}(?: has| have)? sold (?:the )?(?P<s>{NAME}) to (?:the )?(?P<v>{NAME})"
+        r"(?=[.,;!]|$| (?:for|in|last|this)\b)",
+        owner,
+    ),
+    (
+        rf"{_SUBJECT}{_HAVE} moved (?:its|their|the) (?:headquarters|head office) to"
+        rf" (?:the (?:city|town) of )?{_VALUE}",
+        of(HEADQUARTERS),
+    ),
+    (
         rf"{_SUBJECT}(?: was| has been|{_BE} now) (?:bought|acquired|taken over|purchased) by {_VALUE}",
         owner,
     ),
@@ -157,11 +193,32 @@ _RULES: Final[tuple[tuple[str, Make], ...]] = (
         r" (?P<v>\+?\d[\d ()/-]{4,}\d)",
         lambda match: Found("I", "phone", match["v"]),
     ),
+    (
+        rf"{_I}(?:['’]ve| have)? (?:changed|switched|updated) (?P<s>my|our)"
+        rf" (?P<a>[a-z][a-z-]*(?: [a-z-]+){{0,2}}?) to {_PROPERTY}(?= now\b|[.,;!]|$)",
+        owned,
+    ),
+    (
+        rf"(?P<s>[Mm]y|[Oo]ur) (?P<a>[a-z][a-z-]*(?: [a-z][a-z-]*){{0,3}}?)(?: has)? (?:changed|switched) to"
+        rf" {_PROPERTY}(?= now\b|[.,;!]|$)",
+        owned,
+    ),
+    (
+        rf"(?P<s>{_I})(?:['’]ve| have)(?: got)? a new"
+        r" (?P<a>(?:phone |mobile |cell )?number|e-?mail(?: address)?|address)"
+        rf"(?:[:,;]| -| –| —)?(?: it['’]?s)? {_PROPERTY}(?= now\b|[.,;!]|$)",
+        owned,
+    ),
+    (
+        rf"(?P<v>{NAME}) is(?: now)? (?P<s>my|our) (?:new )?(?P<a>[a-z][a-z-]*(?: [a-z-]+)??)"
+        r"(?: now)?(?=[.,;!]|$)",
+        owned,
+    ),
     # descriptions and properties
     (
         rf"(?P<s>[Mm]y|[Oo]ur|(?:[Tt]he )?{NAME}['’]s?) (?P<a>[a-z][a-z-]*(?: [a-z][a-z-]*){{0,3}}?)"
         rf"(?:['’]s name)? (?:is|are)(?: now| currently)?(?: called| named)? (?:(?:the|a|an) )?"
-        rf"(?P<v>{NAME}|[\w.+-]+@[\w.-]+\w|\+?\d[\d ()/-]{{4,}}\d|{LOW}(?: {LOW}){{0,2}})"
+        rf"{_PROPERTY}"
         r"(?= now\b|[.,;!]|$)",
         owned,
     ),
@@ -191,10 +248,13 @@ def rules() -> tuple[tuple[re.Pattern[str], Make], ...]:
     return tuple((re.compile(pattern), make) for pattern, make in _RULES)
 
 
+# A sentence without any of these matches no rule: most are not looked at further.
 MAY_STATE: Final = re.compile(
-    r"\b(?:elected|appointed|named|hired|chose|became|become|took|taken|takes|settled|found|bought|acquired|first"
-    r"|reach|Reach|call|Call|text|Text|live|lives|living|reside|resides|based|moved|move|moves|relocated|work|works|working|worked|employed"
-    r"|joined|started|job|quit|left|resigned|lost|fired|married|wed|dating|engaged|broke|broken|split|divorced"
-    r"|separated|turned|years old|likes?|loves?|enjoys?|hates?|dislikes?|detests?|prefers?|stand|named|called"
-    r"|speaks?|plays?|died|belongs|on|at|to)\b|['’]m \d|\b(?:is|are|was|were|am)\b"
+    r"\b(?:elected|appointed|named|hired|chose|became|become|took|taken|takes|settled|found|bought|acquired"
+    r"|first|reach|Reach|call|Call|text|Text|live|lives|living|reside|resides|based|moved?|moves|relocated"
+    r"|works?|working|worked|employed|joined|started|job|quit|left|resigned|lost|fired|married|wed|dating"
+    r"|engaged|broke|broken|split|divorced|separated|recruited|succeeded|replaced|sold|changed|switched"
+    r"|updated|rescheduled|postponed|shifted|pushed|made|new|turned|years old|likes?|loves?|enjoys?|hates?"
+    r"|dislikes?|detests?|prefers?|stand|named|called|speaks?|plays?|died|belongs|on|at|to)\b|['’]m \d"
+    r"|\b(?:is|are|was|were|am)\b"
 )

@@ -188,7 +188,9 @@ def _as_text(holder: Message, key: str) -> str:
 
 
 def _listed(message: Message, key: str) -> list[Message]:
-    items = message.get(key) or []
+    items = message.get(key)
+    if not items:
+        return []
     if not isinstance(items, list | tuple) or not all(isinstance(item, Mapping) for item in items):
         raise InvalidInput(f"{key} must be a list of dicts")
     return list(items)

@@ -208,11 +208,14 @@ def guess(views: Sequence[View], total: FloatArray, texts: BoolArray) -> None:
         start = stop
 
 
-def spread(values: FloatArray, name: str, texts: BoolArray | None = None) -> FloatArray:
-    """A signal's distance from the mean in standard deviations; 0 where all are equal. Of rows with a text.
+def spread(
+    values: FloatArray, name: str, texts: BoolArray | None = None, *, weight: float = 1.0
+) -> FloatArray:
+    """A signal's distance from the mean in standard deviations, times `weight`; 0 where all are equal. Of
+    rows with a text.
 
-    Both are estimated together with `UNSEEN` rows of what is usual for the signal: the first few things told
-    would otherwise all be outstanding in something.
+    Mean and deviation are estimated together with `UNSEEN` rows of what is usual for the signal: the first
+    few things told would otherwise all be outstanding in something.
     """
     of = values if texts is None else values[texts]
     if not len(of) or float(of.max() - of.min()) < 1e-6:
@@ -220,9 +223,10 @@ def spread(values: FloatArray, name: str, texts: BoolArray | None = None) -> Flo
     usual, deviation = USUAL[name]
     rows = len(of) + UNSEEN
     mean = (of.sum(dtype=np.float64) + UNSEEN * usual) / rows
-    own = float(np.square(of - np.float32(mean)).sum(dtype=np.float64))
+    scaled: FloatArray = values - np.float32(mean)
+    own = float(np.square(scaled if texts is None else scaled[texts]).sum(dtype=np.float64))
     variance = (own + UNSEEN * (deviation**2 + (usual - mean) ** 2)) / rows
-    scaled: FloatArray = (values - np.float32(mean)) * np.float32(variance**-0.5)
+    scaled *= np.float32(weight * variance**-0.5)
     return scaled
 
 
@@ -231,8 +235,8 @@ def _scaled(
 ) -> Iterator[tuple[str, FloatArray]]:
     for name, signal in signals.items():
         if weight := getattr(weights, name):
-            values = spread(_joined([signal(view) for view in views], np.float32), name, texts)
-            yield name, np.float32(weight) * values
+            values = _joined([signal(view) for view in views], np.float32)
+            yield name, spread(values, name, texts, weight=weight)
 
 
 def _joined(parts: Sequence[NDArray[Any]], dtype: type[np.generic]) -> NDArray[Any]:

@@ -241,7 +241,7 @@ def sequence(view: View) -> FloatArray:
 def opening(view: View) -> FloatArray:
     """Stands near the beginning of its session, where news is told."""
     sessions = view.index.sessions
-    return sessions.by_row(-np.log1p(sessions.depth()).astype(np.float32))
+    return sessions.by_row(-sessions.depth)
 
 
 def recency(view: View) -> FloatArray:

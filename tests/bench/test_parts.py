@@ -1,0 +1,30 @@
+"""A long measurement goes on where it was, and is not mixed with one of other settings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mnemic.bench.parts import Parts
+from mnemic.cube.errors import InvalidOption
+
+
+def test_what_is_done_is_not_done_again_and_the_rest_waits(tmp_path: Path) -> None:
+    path, asked = tmp_path / "out" / "a.part.json", []
+
+    def measured(name: str) -> int:
+        asked.append(name)
+        return len(asked)
+
+    for run, left in enumerate((["b", "c"], ["c"], [])):
+        parts = Parts(path, {"model": "m"}, at_most=1)
+        found = [parts.keep(name, lambda name=name: measured(name)) for name in "abc"]
+        assert found == [*range(1, run + 2), *[None] * len(left)]
+        assert parts.missing == left
+    assert asked == ["a", "b", "c"]
+    reads_only = Parts(path, {"model": "m"}, measure=False)
+    assert (reads_only.keep("a", lambda: 9), reads_only.keep("d", lambda: 9)) == (1, None)
+    with pytest.raises(InvalidOption, match="other settings"):
+        Parts(path, {"model": "other"})
+    assert Parts(path, {"model": "other"}, fresh=True).keep("a", lambda: 7) == 7
