@@ -2,6 +2,7 @@
 
     python speed/layers.py                         # ours alone
     python speed/layers.py --peers /venvs/peers    # a folder with flash-linear-attention and x-transformers
+    python speed/layers.py --peers /venvs/peers --only gated    # those rows of the last table alone
 
 CPU time of one thread, rounds by turns, ratios round by round: median [least, most].
 """
@@ -75,7 +76,7 @@ def against_loop(rounds: int, time_steps: int) -> str:
     return table(heads, rows)
 
 
-def against_peers(rounds: int) -> str:
+def against_peers(rounds: int, only: str = "") -> str:
     """The same mathematics in public code that runs on a CPU; results compared before they are timed."""
     from fla.ops.based.naive import naive_chunk_based, naive_parallel_based
     from fla.ops.delta_rule.naive import delta_rule_chunkwise
@@ -174,6 +175,8 @@ def against_peers(rounds: int) -> str:
     ]
     rows = []
     for name, ours, theirs in pairs:
+        if only not in name:
+            continue
         try:
             with torch.no_grad():
                 apart = float((ours() - _first(theirs())).abs().max())
@@ -224,6 +227,7 @@ def main() -> None:
     parser.add_argument(
         "--peers", type=Path, help="folder to import flash-linear-attention, x-transformers from"
     )
+    parser.add_argument("--only", default="", help="of the public code, rows with this in their name, alone")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=256, help="tokens in the comparison with the token loop")
     parser.add_argument("--lengths", type=int, nargs="+", default=[512, 1_024, 2_048, 4_096])
@@ -233,19 +237,26 @@ def main() -> None:
     torch.manual_seed(0)
     load = facts.load_average()
     command = f"python speed/layers.py --rounds {args.rounds} --steps {args.steps}"
-    parts = ["# Speed of memory layers", f"`{command}{' --peers FOLDER' if args.peers else ''}`"]
-    parts += [f"## Chunks against the token loop, {args.steps} tokens, batch 2, width 64"]
-    parts += [against_loop(args.rounds, args.steps)]
-    parts += ["## Cost against length, batch 1, width 64", against_length(args.rounds, args.lengths)]
+    parts = []
+    if args.only:
+        command += f" --only {args.only}"
+    else:
+        parts += [f"## Chunks against the token loop, {args.steps} tokens, batch 2, width 64"]
+        parts += [against_loop(args.rounds, args.steps)]
+        parts += ["## Cost against length, batch 1, width 64", against_length(args.rounds, args.lengths)]
     if args.peers:
         sys.path.append(str(args.peers))
-        parts += ["## Public code, 1,024 tokens, batch 2, 4 heads of 32", against_peers(args.rounds)]
+        parts += [
+            "## Public code, 1,024 tokens, batch 2, 4 heads of 32",
+            against_peers(args.rounds, args.only),
+        ]
     machine = facts.machine()
     parts.append(
         f"{machine['processor']}, {machine['cores']} cores, torch {torch.__version__}, one thread; load "
         f"average {load} before and {facts.load_average()} after. Compare within this run only."
     )
-    text = "\n\n".join(part for part in parts if part) + "\n"
+    head = ["# Speed of memory layers", f"`{command}{' --peers FOLDER' if args.peers else ''}`"]
+    text = "\n\n".join([*head, *parts]) + "\n"
     print(text)
     if args.out:
         args.out.write_text(text)

@@ -53,7 +53,8 @@ from mnemic.scheduler.health import Health, health
 from mnemic.scheduler.worker import Worker
 from mnemic.vault.archive import Dumped
 from mnemic.vault.changes import LoggedChange
-from mnemic.vault.erasing import FINISH, Certificate, erase, finish, finish_or_raise
+from mnemic.vault.destroying import FINISH
+from mnemic.vault.erasing import Certificate, erase, finish, finish_or_raise
 from mnemic.vault.jobs import Job, listed, rerun
 from mnemic.vault.keys import KeyLike
 from mnemic.vault.merging import Merged

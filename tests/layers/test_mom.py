@@ -11,7 +11,8 @@ from torch.nn.functional import normalize, silu
 from mnemic.bench.layers.acceptance import interference
 from mnemic.cube.errors import InvalidInput, InvalidOption
 from mnemic.layers.hebbian import Hebbian
-from mnemic.layers.mom import MixtureOfMemories, MoMOptions
+from mnemic.layers.mom import MixtureOfMemories
+from mnemic.layers.mom_state import MoMOptions
 from mnemic.layers.table import make
 
 UPDATES = ("linear", "retention", "gla", "delta", "gated_delta")

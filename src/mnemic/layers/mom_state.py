@@ -81,13 +81,14 @@ class MoMState(LayerState):
             require_batch(source, self.batch)
         chosen = torch.arange(total, device=self.seen.device) == part
 
-        def put(mine: Tensor, theirs: Tensor | None) -> Tensor:
+        def put(mine: Tensor, theirs: Tensor) -> Tensor:
             where = chosen.view(1, -1, *[1] * (mine.dim() - 2))
-            return torch.where(where, 0 if theirs is None else theirs, mine)
+            return torch.where(where, 0 if source is None else theirs, mine)
 
+        other = source or self
         return replace(
             self,
-            memory=put(self.memory, source and source.memory),
-            tail=put(self.tail, source and source.tail),
-            counts=put(self.counts, source and source.counts),
+            memory=put(self.memory, other.memory),
+            tail=put(self.tail, other.tail),
+            counts=put(self.counts, other.counts),
         )

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 
 from mnemic.bench.layers.training import mean_and_spread
-from mnemic.layers.mom import MixtureOfMemories, MoMOptions
+from mnemic.layers.mom import MixtureOfMemories
+from mnemic.layers.mom_state import MoMOptions
 from mnemic.layers.stack import StackConfig, StackForCausalLM
 from mnemic.layers.stack_cache import CACHE_NAME
 from mnemic.layers.state import LayerState
