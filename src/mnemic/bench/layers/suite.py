@@ -14,7 +14,7 @@ import torch
 
 from mnemic.bench.layers.tasks import MQAR, TASKS, Needle, Task
 from mnemic.bench.layers.training import Recipe, accuracy, build, needle, parameters, train
-from mnemic.cube.errors import InvalidOption
+from mnemic.cube.errors import InvalidOption, MemoryDivergedError
 from mnemic.layers.mom import MixtureOfMemories
 from mnemic.layers.stack_cache import CACHE_NAME
 from mnemic.layers.table import LAYERS, layer_class
@@ -197,7 +197,11 @@ def perform(run: Run) -> Record:
     if experiment.stream and isinstance(task, Needle):
         grows = record["state_bytes"] != model.config.state_bytes(experiment.stream)
         steps = min(experiment.stream, 4_000) if grows else experiment.stream
-        record["stream"] = {"steps": steps, **needle(model, task, steps, run.seed)}
+        try:
+            record["stream"] = {"steps": steps, **needle(model, task, steps, run.seed)}
+        except MemoryDivergedError as error:  # its guard stopped it: it holds nothing to answer from
+            record["stream"] = {"steps": 0, "accuracy": 0.0, "last_bytes": 0, "tokens_per_s": 0}
+            record["stream"]["diverged"] = str(error).split(";")[0][:200]
     record["cpu_s"] = round(time.process_time() - clock, 2)
     return record
 

@@ -84,7 +84,11 @@ def _table(experiment: Experiment, rows: Iterable[tuple[Any, list[dict[str, Any]
         line.append(f"{_mean(record['cpu_s'] for record in found):.0f}")
         if experiment.stream:
             streams = [record["stream"] for record in found]
-            line += [f"{_mean(s['accuracy'] for s in streams):.3f}", f"{streams[0]['steps']:,}"]
+            gone = sum("diverged" in stream for stream in streams)
+            line.append(
+                f"{_mean(s['accuracy'] for s in streams):.3f}" + (f", {gone} diverged" if gone else "")
+            )
+            line.append(f"{streams[0]['steps']:,}")
             line += [f"{streams[0]['last_bytes']:,.0f}", f"{_mean(s['tokens_per_s'] for s in streams):,.0f}"]
         lines.append(line)
     return table(heads, lines)
