@@ -22,7 +22,8 @@ ALLOWED: dict[str, set[str]] = {
     "asynchronous": {"memory"},  # the facade for asyncio
     "doctor": {"memory"},  # a sibling of the facade, above the rooms
     "upkeep": {"memory"},  # another
-    "memory": {"scheduler", "governance", "plaintext", "runtime"},
+    "memory": {"computing", "scheduler", "governance", "plaintext", "runtime"},
+    "computing": {"scheduler", "governance", "runtime"},  # the facade's verbs that need a model in process
     "scheduler": {"transform", "plaintext", "models", "vault"},
     "transform": {"plaintext", "activation", "parametric", "models", "vault"},
     "runtime": {"activation", "parametric", "models", "vault"},

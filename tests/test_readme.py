@@ -48,7 +48,12 @@ def test_python(page: str, number: int, code: str, tmp_path: Path) -> None:
     if (page, number) == ("docs/governance.md", 0):
         assert "['Ran 10 km today.']\ncoach has no grant to write in user ana" in out
     if (page, number) == ("docs/governance.md", 1):
+        rule = "keep 2 days then erase after 3 days"
+        assert out == f"{[('expire', rule), ('erase', rule)]}\n1\n1\n"
+    if (page, number) == ("docs/governance.md", 2):
         assert out == "I am [email], card [card].\n{'email': 1, 'card': 1}\n"
+    if (page, number) == ("docs/governance.md", 3):
+        assert out == "Refund to [card], please.\nRefund to 4111 1111 1111 1111, please.\n"
     if (page, number) == ("docs/quickstart.md", 2):
         assert "['The meeting is on Monday.', 'The meeting is on Tuesday.']\n0\n" in out
     if page == "docs/history.md":

@@ -241,22 +241,22 @@ def drop_kv(memory: Memory, id: str, *, reason: str | None = None) -> int:
 
 def learned_memories(memory: Memory, *, user: ScopeField = ANY) -> list[Learned]:
     """The parametric cubes of a user, or of all, the oldest first, each with why it is not served, if so."""
-    return keeping.listing(memory._parts.vault, user=user)
+    return keeping.listing(memory._vault, user=user)
 
 
 def learned_memory(memory: Memory, id: str) -> Learned:
     """One parametric cube. Raises NotFound, InvalidOption."""
-    return keeping.look(memory._parts.vault, id)
+    return keeping.look(memory._vault, id)
 
 
 def drop_learned(memory: Memory, id: str, *, reason: str | None = None) -> int:
     """Take a parametric cube away and delete its file; bytes freed. Raises NotFound, InvalidOption."""
-    return keeping.drop(memory._parts.vault, id, reason=reason)
+    return keeping.drop(memory._vault, id, reason=reason)
 
 
 def drop_stale_learned(memory: Memory) -> tuple[int, int]:
     """Drop every parametric cube that is not served any more; how many, and bytes freed."""
-    return keeping.drop_stale(memory._parts.vault)
+    return keeping.drop_stale(memory._vault)
 
 
 def tune_memory(memory: Memory, id: str, model: LocalModel, text: str) -> MemCube:
@@ -264,7 +264,7 @@ def tune_memory(memory: Memory, id: str, model: LocalModel, text: str) -> MemCub
     require_extra("torch", extra="parametric")
     from mnemic.transform.text_to_memory import tune
 
-    return tune(memory._parts.vault, id, model, text)
+    return tune(memory._vault, id, model, text)
 
 
 def export_adapter(memory: Memory, id: str, folder: Path) -> None:
@@ -272,4 +272,4 @@ def export_adapter(memory: Memory, id: str, folder: Path) -> None:
     require_extra("torch", extra="parametric")
     from mnemic.parametric.lora_cube import export
 
-    export(memory._parts.vault, keeping.look(memory._parts.vault, id).cube, folder)
+    export(memory._vault, keeping.look(memory._vault, id).cube, folder)

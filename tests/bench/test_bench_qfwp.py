@@ -92,6 +92,8 @@ def test_demands_are_judged_by_medians_and_failures_are_counted() -> None:
     assert "2 of 3 seeds failed" in failures.measured
     runs[0] = record("mean", "additive", 2e-2)
     assert qfwp.trained({str(n): one for n, one in enumerate(runs)})[0].met is False
+    del runs[1:3]
+    assert qfwp.trained({str(n): one for n, one in enumerate(runs)})[0].met is None  # too few seeds to say
     assert qfwp.trained({}) == []
 
 

@@ -31,45 +31,64 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memories, "TEMPERATURES", (0.1, 1.0))
 
 
-@pytest.mark.usefixtures("small")
-def test_every_part_runs_and_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from mnemic.bench.parametric import memories
-    from mnemic.cli.app import app
-
+@pytest.fixture
+def words(tmp_path: Path) -> list[str]:
+    """`mnemic bench parametric` on a tiny model and a tiny corpus."""
     folder = tmp_path / "tiny"
     learner().model.save_pretrained(folder)
     learner().tokenizer.save_pretrained(folder)
     for name in ("valid.txt", "test.txt"):
         (tmp_path / name).write_text(TEXT * 60)
-    monkeypatch.setattr(memories, "SIZES", (300, 2400))
-    monkeypatch.setattr(memories, "HELD_OUT", 128)
-    words = [
+    return [
         "bench", "parametric", "--data", str(tmp_path), "--model", str(folder), "--facts", "3",
         "--tokens", "1000", "--out", str(tmp_path / "out"), "--json",
     ]  # fmt: skip
-    said = CliRunner().invoke(app, [*words, "--part", "adapters", "--part", "erasure"])
-    found = json.loads(said.stdout)
+
+
+def run(words: list[str], *parts: str) -> dict[str, Any]:
+    from mnemic.cli.app import app
+
+    said = CliRunner().invoke(app, [*words, *(word for part in parts for word in ("--part", part))])
+    assert said.stdout, said.output
+    return dict(json.loads(said.stdout))
+
+
+@pytest.mark.usefixtures("small")
+def test_parts_run_and_go_on_where_they_were(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mnemic.bench.parametric import memories
+    from mnemic.cli.app import app
+
+    monkeypatch.setattr(memories, "SIZES", (300, 2400))
+    found = run(words, "cost")
+    assert found["cost"][1]["exact"]["bytes"] == pytest.approx(8 * found["cost"][0]["exact"]["bytes"])
+    assert found["cost"][1]["mlp"]["bytes"] == found["cost"][0]["mlp"]["bytes"]
+    again = run(words, "cost", "facts")
+    assert again["cost"] == found["cost"]  # not measured again
+    assert again["facts"]["restored"]
+    assert run([*words, "--report-only"])["facts"] == again["facts"]
+    assert "## A growing datastore" in (tmp_path / "out" / "parametric.md").read_text()
+    assert CliRunner().invoke(app, [*words, "--part", "magic"]).exit_code != 0
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("small")
+def test_adapters_erasure_and_every_form(words: list[str], tmp_path: Path) -> None:
+    found = run(words, "adapters", "erasure")
     (learned,), (erased,) = found["adapters"], found["erasure"]
     assert learned["stored"]
     assert learned["weights_bit_equal"]
     assert not erased["served_after_erasure"]
     assert len(erased["rank_after"]) == 2
     assert found["forms"] == {}
-    said = CliRunner().invoke(app, [*words, "--part", "forms", "--part", "cost", "--part", "facts"])
-    assert said.stdout, said.output
-    found = json.loads(said.stdout)
-    assert found["adapters"] == [learned]  # not measured again
+    found = run(words, "forms")
+    assert found["adapters"] == [learned]
     assert list(found["forms"]) == ["nothing", "text in the prompt", "KV cube", "kNN", "MLP", "LoRA"]
     assert found["forms"]["LoRA"]["seen"] >= found["forms"]["nothing"]["seen"]
     assert found["forms"]["KV cube"]["bytes"] > found["forms"]["text in the prompt"]["bytes"] > 0
-    assert found["cost"][1]["exact"]["bytes"] == pytest.approx(8 * found["cost"][0]["exact"]["bytes"])
-    assert found["cost"][1]["mlp"]["bytes"] == found["cost"][0]["mlp"]["bytes"]
-    assert found["facts"]["restored"]
-    said = CliRunner().invoke(app, [*words, "--report-only"])
-    assert json.loads(said.stdout)["forms"] == found["forms"]
     report = (tmp_path / "out" / "parametric.md").read_text()
     assert "| MemOS, E3 | passed its gate and was stored | all | 1 of 1 | yes |" in report
-    assert CliRunner().invoke(app, [*words, "--part", "magic"]).exit_code != 0
 
 
 def test_text_and_ablation_on_a_tiny_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -54,6 +54,7 @@ def test_a_language_model_from_a_folder_of_text(run: Run, texts: Path, tmp_path:
     # again: nothing is left to do; other settings are another run
     again = run(*words, "--steps", 8, "--json")
     assert [row["step"] for row in again.json["evaluations"]] == [4, 8]
+    assert "went on from step 8" in again.err
     refused = run(*words, "--steps", 9)
     assert refused.code == 2
     assert "training.steps is 8 there and 9 here" in " ".join(refused.err.split())

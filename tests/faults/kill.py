@@ -149,13 +149,16 @@ def one_life(side: str, path: str, life: int, rng: random.Random) -> list[tuple[
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )
     assert child.stdout is not None
+    first = b""
     if rng.random() < 0.9:  # else it may be killed while it opens
         assert child.stdout.readline() == b"ready\n", "the child could not open the vault"
+        if rng.random() < 0.7:  # else it may be killed in its first write
+            first = child.stdout.readline()
         time.sleep(rng.random() ** 2 * 0.3)
     else:
         time.sleep(rng.random() * 0.6)
     child.send_signal(signal.SIGKILL)
-    lines = child.stdout.read().splitlines()
+    lines = (first + child.stdout.read()).splitlines()
     child.stdout.close()
     assert child.wait() == -signal.SIGKILL, "the child ended by itself"
     return [tuple(map(int, line.split())) for line in lines if line != b"ready"]  # type: ignore[misc]

@@ -76,7 +76,11 @@ LEAKS = {
     "lists look at no sources": ("plaintext.recall.sight", "sources_stand", lambda *args: args[3][True]),
     "ids look at no sources": ("governance.guard", "Guard._sources_stand", lambda *_: True),
     "a dump looks at no clock": ("plaintext.porting", "over", lambda *_: set()),
-    "an erase leaves what was made": ("vault.erasing", "made_from_any", lambda *args: (set(args[2]), set())),
+    "an erase leaves what was made": (
+        "vault.destroying",
+        "made_from_any",
+        lambda *args: (set(args[2]), set()),
+    ),
 }
 
 

@@ -151,7 +151,8 @@ def test_two_adapters_add_whatever_the_order() -> None:
     assert torch.allclose(found[0], found[1], atol=1e-4)
     assert not torch.allclose(found[0], alone, atol=1e-2)
     with pytest.raises(InvalidOption, match="mounted already"):
-        one.check(local, ("lora",))
+        one.check(local, (one.id,))
+    assert trained().id == one.id != trained(1).id  # what computes otherwise is called otherwise
 
 
 def test_another_model_is_refused_by_the_part_that_differs() -> None:

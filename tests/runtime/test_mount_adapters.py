@@ -12,7 +12,14 @@ from learners import STATEMENTS, gate, learner, recipe, trained
 
 import mnemic
 from language_models import needs_torch, tiny_llama
-from mnemic.cube.errors import IncompatibleMemory, InvalidFile, InvalidOption, NotFound, StaleMemory
+from mnemic.cube.errors import (
+    AccessDenied,
+    IncompatibleMemory,
+    InvalidFile,
+    InvalidOption,
+    NotFound,
+    StaleMemory,
+)
 from mnemic.models.stack import Point
 
 pytestmark = needs_torch
@@ -245,6 +252,33 @@ def test_an_adapter_is_not_trained_or_tested_under_another(kept: Kept) -> None:
             kept.memory.as_adapter(kept.ids, learner(), recipe=recipe(epochs=1), gate=gate())
         with pytest.raises(InvalidOption, match="on the model alone"):
             kept.memory.as_text(kept.adapters[0], learner())
+
+
+def test_who_may_not_read_the_sources_gets_nothing_of_what_was_learned(kept: Kept) -> None:
+    from mnemic.upkeep import drop_learned, drop_stale_learned, learned_memories, learned_memory
+
+    id = kept.adapters[0].id
+    kept.memory.governance.add_principal("bo", owns="bo")
+    kept.memory.governance.add_principal("ana", owns="ana")
+    bo = kept.memory.as_principal("bo")
+    assert learned_memories(bo) == []
+    for attempt in (
+        lambda: learned_memory(bo, id),
+        lambda: drop_learned(bo, id),
+        lambda: bo.as_text(id, learner()),
+        lambda: bo.retrain(id, learner()),
+        lambda: bo.as_adapter(kept.ids, learner()),
+        lambda: bo.as_memory(kept.ids, learner()),
+        lambda: bo.mount(learner(), id).__enter__(),
+    ):
+        with pytest.raises((AccessDenied, NotFound)):
+            attempt()
+    kept.memory.delete(kept.ids[0])
+    assert drop_stale_learned(bo) == (0, 0)
+    assert len(learned_memories(kept.memory)) == 2
+    ana = kept.memory.as_principal("ana")
+    assert len(learned_memories(ana)) == 2
+    assert drop_stale_learned(ana)[0] == 2
 
 
 def test_an_adapter_is_no_text_and_is_dropped_with_its_file(kept: Kept) -> None:

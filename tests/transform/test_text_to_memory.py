@@ -138,6 +138,25 @@ def test_two_memories_mix_and_one_under_an_adapter_is_refused(memory: mnemic.Mem
         pass
 
 
+def test_a_memory_helps_a_model_that_has_read_something_before(memory: mnemic.Memory) -> None:
+    import torch
+
+    local = learner()
+    ids = [one.id for one in memory.list(user="ana")]
+    kv = memory.as_kv(ids[:1], local)
+    cube = memory.as_memory(ids, local, options=options("exact", lam=0.9))
+    with memory.mount(local, cube) as mounted:
+        alone = [one for one in mounted.report().parts if one.point == "LOGITS"]
+    with memory.mount(local, [kv, cube]) as mounted:
+        assert mounted.stack == (kv.id, cube.id)
+        asked = [{"role": "user", "content": QUESTION}]
+        feed = torch.tensor([mounted.prompt_ids(asked)])
+        mixed = mounted(feed).logits
+        assert mixed.shape[1] == feed.shape[1] - mounted.kv.tokens
+        assert mixed.exp().sum(-1).allclose(mixed.new_ones(mixed.shape[:2]), atol=1e-4)
+        assert [one for one in mounted.report().parts if one.point == "LOGITS"] == alone
+
+
 def test_options_that_cannot_be_are_refused(memory: mnemic.Memory) -> None:
     with pytest.raises(InvalidOption, match="exact, ivfpq, mlp"):
         options("lsh")

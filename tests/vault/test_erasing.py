@@ -23,7 +23,8 @@ from mnemic.cube.model import Kind, Scope
 from mnemic.vault import tables
 from mnemic.vault.codec import Draft
 from mnemic.vault.database import Statement
-from mnemic.vault.erasing import KEPT, OF_SPACES, _by_space, _by_version, erase, erasures, finish
+from mnemic.vault.destroying import KEPT, OF_SPACES, rows_of_cubes, rows_of_spaces
+from mnemic.vault.erasing import erase, erasures, finish
 from mnemic.vault.vault import Vault, open_vault
 
 BO = Scope("default", "bo")
@@ -57,8 +58,8 @@ def everything(vault: Vault) -> str:
 
 
 def test_a_table_is_erased_by_its_shape_or_says_why_not() -> None:
-    of_cubes = {name for name, _, _ in _by_version()}
-    of_spaces = {name for name, _ in _by_space()}
+    of_cubes = {name for name, _, _ in rows_of_cubes()}
+    of_spaces = {name for name, _ in rows_of_spaces()}
     waits = {"job"}  # ids only, and goes with its space; what it said is forgotten
     for table in tables.metadata.sorted_tables:
         if table.name in KEPT or "tenant" not in table.c:

@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mnemic.bench.context import TopK
+from mnemic.bench.kept import Record, kept
 from mnemic.bench.locomo import Dialogue, Turn
 from mnemic.bench.markdown import table
 from mnemic.bench.metrics import recall_at_k
@@ -48,6 +50,15 @@ ARMS: Final[Mapping[str, ChunkOptions | None]] = {
     "cosine, 16 of 8, plain mean": ChunkOptions(fine="dense", summary="mean"),
 }
 
+TOGETHER: Final = (
+    "every signal, every turn (the default)",
+    "every signal, 16 stretches of 8",
+    "every signal, 64 stretches of 8",
+    "cosine, every turn",
+    "cosine, 16 stretches of 8",
+)
+"""Of the arms, those that are asked about all dialogues in one memory too."""
+
 
 class MnemicChunks(TopK):
     """mnemic's memory searched from coarse to fine: summaries of 8 turns, then the turns of the best 16."""
@@ -66,14 +77,44 @@ class MnemicChunks(TopK):
         return f"{super().describe()}; {self.chunked.options}"
 
 
-def locomo(dialogues: Sequence[Dialogue], step: Step = lambda *_: None) -> dict[str, Any]:
-    """Each dialogue a memory of its own, then all of them in one."""
-    apart: dict[str, list[dict[str, Any]]] = {arm: [] for arm in ARMS}
-    for dialogue in dialogues:
-        asked = [(q.text, list(q.evidence)) for q in dialogue.retrieval_questions()]
-        for arm, rows in _measure(dialogue.turns, asked).items():
-            apart[arm] += rows
-        step("a memory a dialogue", f"{dialogue.id}: {len(asked)} questions")
+def locomo(
+    dialogues: Sequence[Dialogue],
+    path: Path,
+    digest: str,
+    step: Step = lambda *_: None,
+    *,
+    together: bool = True,
+) -> dict[str, Any]:
+    """Each dialogue a memory of its own, then all `together` in one. What `path` holds is not made again."""
+    names = [dialogue.id for dialogue in dialogues]
+    runs: dict[str, Callable[[], Record]] = {
+        f"{digest[:12]}/{dialogue.id}": partial(_apart, dialogue) for dialogue in dialogues
+    }
+    all_of_them = f"{digest[:12]}/{'+'.join(names)}, together"
+    in_one = TOGETHER if together else ()
+    for arm in in_one:
+        runs[f"{all_of_them}/{arm}"] = partial(_together, dialogues, arm)
+    found = kept(runs, path, report=step, said=lambda record: f"{record['questions']} questions")
+    apart = [found[f"{digest[:12]}/{name}"] for name in names]
+    return {
+        "dialogues": names,
+        "questions": sum(record["questions"] for record in apart),
+        "turns": sum(len(dialogue.turns) for dialogue in dialogues),
+        "apart": {
+            arm: _weighted([(record["questions"], record["arms"][arm]) for record in apart]) for arm in ARMS
+        },
+        "together": {arm: found[f"{all_of_them}/{arm}"]["arms"][arm] for arm in in_one},
+        "arms": {name: None if one is None else asdict(one) for name, one in ARMS.items()},
+        "data_sha256": digest,
+    }
+
+
+def _apart(dialogue: Dialogue) -> Record:
+    asked = [(q.text, list(q.evidence)) for q in dialogue.retrieval_questions()]
+    return {"questions": len(asked), "arms": _measure(dialogue.turns, asked, list(ARMS))}
+
+
+def _together(dialogues: Sequence[Dialogue], arm: str) -> Record:
     turns = [
         replace(turn, id=f"{dialogue.id}/{turn.id}", session=f"{dialogue.id}/{turn.session}")
         for dialogue in dialogues
@@ -84,37 +125,25 @@ def locomo(dialogues: Sequence[Dialogue], step: Step = lambda *_: None) -> dict[
         for dialogue in dialogues
         for q in dialogue.retrieval_questions()
     ]
-    together = _measure(turns, asked)
-    step("one memory", f"{len(turns)} turns, {len(asked)} questions")
-    return {
-        "dialogues": [dialogue.id for dialogue in dialogues],
-        "questions": len(asked),
-        "turns": len(turns),
-        "apart": {arm: _mean(rows) for arm, rows in apart.items()},
-        "together": {arm: _mean(rows) for arm, rows in together.items()},
-    }
+    return {"questions": len(asked), "arms": _measure(turns, asked, [arm])}
 
 
-def _measure(turns: Sequence[Turn], asked: Sequence[Asked]) -> dict[str, list[dict[str, Any]]]:
-    """Of every arm and question: recall, vectors compared over turns, processor time."""
+def _measure(
+    turns: Sequence[Turn], asked: Sequence[Asked], arms: Sequence[str]
+) -> dict[str, dict[str, float]]:
+    """Of every arm, means over the questions: recall, vectors compared over turns, processor time."""
     system, found = Mnemic(), {}
     with tempfile.TemporaryDirectory(prefix="mnemic-bench-") as folder:
         system.open(Path(folder))
         try:
             system.add(turns)
-            for arm, options in ARMS.items():
-                recall = system.memory._parts.recall
+            recall, moment = system.memory._parts.recall, to_micros(system.asked_at)
+            for arm in arms:
+                options = ARMS[arm]
                 searcher = recall if options is None else ChunkedRecall(recall, options)
-                moment, reach = to_micros(system.asked_at), Reach.of(USER, ANY, ANY)
-
-                def search(
-                    text: str, searcher: Any = searcher, moment: Any = moment, reach: Any = reach
-                ) -> Hits:
-                    hits: Hits = searcher.search(text, reach, k=max(KS), asked_at=moment)
-                    return hits
-
+                search = partial(searcher.search, reach=Reach.of(USER, ANY, ANY), k=max(KS), asked_at=moment)
                 search(asked[0][0])  # what is kept is made
-                found[arm] = [_row(search, text, evidence) for text, evidence in asked]
+                found[arm] = _weighted([(1, _row(search, text, evidence)) for text, evidence in asked])
         finally:
             system.close()
     return found
@@ -134,8 +163,10 @@ def _row(search: Callable[[str], Hits], text: str, evidence: Sequence[str]) -> d
     }
 
 
-def _mean(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    return {name: round(sum(row[name] for row in rows) / len(rows), 4) for name in rows[0]}
+def _weighted(rows: Sequence[tuple[int, Mapping[str, float]]]) -> dict[str, float]:
+    """Means of every column, rows counted so many times."""
+    total = sum(count for count, _ in rows)
+    return {name: sum(count * row[name] for count, row in rows) / total for name in rows[0][1]}
 
 
 # sentences of a text
@@ -218,6 +249,8 @@ def _locomo_parts(found: Mapping[str, Any]) -> list[str]:
     ]
     titles = ("A memory a dialogue", "apart"), (f"All {found['turns']:,} turns in one memory", "together")
     for title, part in titles:
+        if not found[part]:
+            continue
         rows = [
             [
                 arm,
@@ -252,8 +285,3 @@ def _text_parts(found: Mapping[str, Any]) -> list[str]:
         f"{found['asked']} sentences with a word left out, a seed; {found['chunks']} paragraphs looked into.",
         table(["what", "demanded", "measured, mean [least, most]", "seeds", "met"], rows),
     ]
-
-
-def options() -> dict[str, Any]:
-    """The arms, for the record."""
-    return {name: None if one is None else asdict(one) for name, one in ARMS.items()}

@@ -32,6 +32,7 @@ from mnemic.cli import (
     kv,
     looking,
     memory,
+    ruling,
     telling,
     training,
 )
@@ -110,7 +111,10 @@ def root(
     act_as(principal)
 
 
-GROUPS = (telling, importing, asking, chat, looking, changing, knowing, keeping, carrying, erasing, governing)
+GROUPS = (
+    *(telling, importing, asking, chat, looking, changing, knowing, keeping, carrying, erasing),
+    *(governing, ruling),
+)
 for group in GROUPS:
     group.register(app)
 bench.app.command()(bench_layers.layers)

@@ -19,11 +19,16 @@ def chunks(
     dialogue: Annotated[
         list[str] | None, typer.Option("--dialogue", help="Only these dialogues, repeatable.")
     ] = None,
+    together: Annotated[
+        bool, typer.Option("--together/--apart", help="Also ask all dialogues in one memory.")
+    ] = True,
     text_file: Annotated[
         Path | None,
         typer.Option("--text", help="A text of 300 paragraphs or more, UTF-8.", show_default=False),
     ] = None,
-    out: Annotated[Path, typer.Option("--out", help="Folder for results.")] = Path("bench-results"),
+    out: Annotated[
+        Path, typer.Option("--out", help="Folder for results; a second run goes on where the first ended.")
+    ] = Path("bench-results"),
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of Markdown.")] = False,
 ) -> None:
     """Search from coarse to fine, summaries first: what it finds and saves, beside scoring everything.
@@ -35,7 +40,7 @@ def chunks(
 
       mnemic bench chunks --data DIR --text book.txt
     """
-    from mnemic.bench.chunked import chunks_markdown, locomo, options, text
+    from mnemic.bench.chunked import TOGETHER, chunks_markdown, locomo, text
     from mnemic.bench.locomo import digest, load
     from mnemic.cube.errors import InvalidOption
 
@@ -46,10 +51,13 @@ def chunks(
     dialogues = [] if data is None else [d for d in load(data) if not dialogue or d.id in dialogue]
     if data is not None and not dialogues:
         raise InvalidOption(f"no dialogue {', '.join(dialogue or ())} in {data.name}")
-    with Steps(len(dialogues) + bool(dialogues) + bool(text_file)) as report:
+    planned = len(dialogues) + together * len(TOGETHER) if dialogues else 0
+    with Steps(planned + bool(text_file)) as report:
         if data is not None:
-            found["locomo"] = {**locomo(dialogues, report), "data_sha256": digest(data), "arms": options()}
+            kept, file_digest = out / "chunks-runs.json", digest(data)
+            found["locomo"] = locomo(dialogues, kept, file_digest, report, together=together)
             command += " --data DIR" + "".join(f" --dialogue {one}" for one in dialogue or ())
+            command += "" if together else " --apart"
         if text_file is not None:
             found["text"] = text(text_file)
             command += f" --text {text_file.name}"

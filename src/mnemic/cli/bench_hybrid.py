@@ -24,16 +24,19 @@ def hybrid(
     seconds: Annotated[
         float, typer.Option(min=0.1, help="Processor time of the training steps of each run.")
     ] = 15.0,
-    vocabulary: Annotated[int, typer.Option(min=257, help="Tokens made from the training text.")] = 1024,
-    length: Annotated[int, typer.Option(min=2, help="Tokens of a sequence.")] = 128,
+    vocabulary: Annotated[int, typer.Option(min=257, help="Tokens made from the training text.")] = 512,
+    length: Annotated[int, typer.Option(min=2, help="Tokens of a sequence.")] = 96,
     repeats: Annotated[
         float,
         typer.Option(min=0.01, max=1, help="Share of training sequences that say their first half again."),
-    ] = 0.5,
+    ] = 0.75,
     out: Annotated[
         Path, typer.Option("--out", help="Folder for results; a second run goes on where the first ended.")
     ] = Path("bench-results"),
     fresh: Annotated[bool, typer.Option("--fresh", help="Start over instead of going on.")] = False,
+    report_only: Annotated[
+        bool, typer.Option("--report-only", help="Train nothing: a table of what --out holds so far.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of Markdown.")] = False,
 ) -> None:
     """Train layer choices on text at equal active parameters and training time: perplexity and recall.
@@ -53,22 +56,26 @@ def hybrid(
     require_extra("torch", extra="torch")
     require_extra("transformers", extra="torch")
     from mnemic.bench.facts import machine, versions
-    from mnemic.bench.layers.hybrid import ARMS, Setting, markdown, perform_all
+    from mnemic.bench.layers.hybrid import ARMS, Setting, held, markdown, perform_all
     from mnemic.training.options import TextOptions
     from mnemic.training.text import Text
 
     arms = arm or list(ARMS)
     if unknown := sorted(set(arms) - ARMS.keys()):
         raise InvalidOption(f"there is no choice {', '.join(unknown)}; there are {', '.join(ARMS)}")
-    options = TextOptions(
-        train=train, held_out=held_out, vocabulary=vocabulary, length=length, repeats=repeats
-    )
-    text = Text(options, data)
-    with Steps(len(arms) * seeds) as report:
-        records = perform_all(
-            arms, seeds, text, Setting(seconds=seconds), out / "hybrid-runs.json", fresh=fresh, report=report
+    path = out / "hybrid-runs.json"
+    if report_only:
+        records = held(path)
+    else:
+        options = TextOptions(
+            train=train, held_out=held_out, vocabulary=vocabulary, length=length, repeats=repeats
         )
+        text, setting = Text(options, data), Setting(seconds=seconds)
+        with Steps(len(arms) * seeds) as report:
+            records = perform_all(arms, seeds, text, setting, path, fresh=fresh, report=report)
     mine = {key: record for key, record in records.items() if key.rpartition("/")[0] in arms}
+    if not mine:
+        raise InvalidOption(f"{path} holds none of these runs; leave out --report-only to make them")
     command = f"mnemic bench hybrid --data {data.name}" + "".join(f' --arm "{one}"' for one in arm or ())
     command += f" --seeds {seeds}" if seeds != 3 else ""
     command += f" --seconds {seconds:g}" if seconds != 15 else ""

@@ -64,6 +64,9 @@ def quality(
         typer.Option(help="The Python of kvpress's own environment: its presses run on the same items."),
     ] = None,
     at_most: AtMost = None,
+    report_only: Annotated[
+        bool, typer.Option("--report-only", help="Measure nothing: tables of what --out holds so far.")
+    ] = False,
     out: Out = Path("bench-results"),
     as_json: Json = False,
 ) -> None:
@@ -76,7 +79,7 @@ def quality(
     """
     from mnemic.bench.kv.items import FAMILIES, Sources, make_items, write_items
     from mnemic.bench.kv.measure import measure
-    from mnemic.bench.kv.peer import run_kvpress
+    from mnemic.bench.kv.peer import read_kvpress, run_kvpress
     from mnemic.bench.kv.report import markdown, quality_svg, summarise
 
     local, encode = _model(model)
@@ -87,11 +90,15 @@ def quality(
     write_items(chosen, out / "items.json")
     shares = budget or [0.5, 0.25]
     peers: list[dict[str, Any]] = []
-    notes = [f"{items} items of each family, prompts of about {length} tokens, {_machine()}."]
+    notes = [f"Prompts of about {length} tokens, {_machine()}; the tables count the items."]
+    at_most = 0 if report_only else at_most
     with _progress(len(chosen) * (1 if kvpress is None else 2)) as report:
         rows = measure(local, chosen, shares, out / "kv.jsonl", report, at_most=at_most)
         if kvpress is not None:
-            peer = run_kvpress(kvpress, local, chosen, out, shares, report, at_most=at_most)
+            if report_only:
+                peer = read_kvpress(local, chosen, out / "kvpress")
+            else:
+                peer = run_kvpress(kvpress, local, chosen, out, shares, report, at_most=at_most)
             notes, peers = notes + peer.notes, peer.rows
     found = summarise(rows, peers)
     (out / "kv.svg").write_text(quality_svg(found))
@@ -313,7 +320,7 @@ def _command(name: str) -> str:
             kept += [] if word == "--out" else [word, places[word]]
         elif word == "--at-most":
             next(words, None)
-        elif word != "--json":
+        elif word not in ("--json", "--report-only"):
             kept.append(word)
     return " ".join(["mnemic bench kv", name, *map(shlex.quote, kept)])
 

@@ -258,6 +258,8 @@ def _said(row: dict[str, Any]) -> str:
 def _end(trained: Trained, options: LoopOptions, out: Path, as_json: bool) -> None:
     from mnemic.cli.output import note
 
+    if trained.resumed_at:
+        note(f"went on from step {trained.resumed_at:,}")
     if as_json:
         typer.echo(json.dumps({"step": trained.step, "evaluations": trained.history}, indent=1))
     else:

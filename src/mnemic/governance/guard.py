@@ -27,7 +27,7 @@ from mnemic.cube.lifecycle import Event, Facts, follow
 from mnemic.cube.model import Origin, Scope, State
 from mnemic.cube.reach import EVERYWHERE, Reach
 from mnemic.cube.times import to_datetime
-from mnemic.governance.buffer import Buffer
+from mnemic.governance.account import Account
 from mnemic.governance.policy import (
     Access,
     Right,
@@ -39,20 +39,15 @@ from mnemic.governance.policy import (
     rules_over,
 )
 from mnemic.governance.redaction import Detector, Redaction, of_detectors
-from mnemic.governance.retention import GRACE, Fate, Policy, fate_of
+from mnemic.governance.retention import GRACE, Fate, Policy
+from mnemic.governance.rows import fate_in, labels_of
 from mnemic.governance.rules import FREE, Rules, read_rules
 from mnemic.vault import governing, reading
 from mnemic.vault.codec import Draft, Stored, mac, stored
 from mnemic.vault.database import Deed, Transaction
-from mnemic.vault.governing import Use
 from mnemic.vault.vault import Vault
 
 T = TypeVar("T")
-READS: Final = frozenset(
-    "search context ask list facts count sessions users get history changes explain".split()  # noqa: SIM905
-)
-USES: Final = frozenset(("search", "context", "ask", "get"))
-MOST_IDS: Final = 256  # of one read that stand in the audit log
 NOBODY: Final = bytes(16)  # in the audit log: who gave a name that is not let in
 _ATTEMPTS: Final = 3
 
@@ -87,12 +82,11 @@ class Guard:
     ) -> None:
         self.vault = vault
         self.name = principal
-        self._audits_reads = audit_reads
         self._redaction = of_detectors(redact)
         self._known = FREE
         self._made = threading.local()
-        self._buffer = Buffer(self._write_reads)
         self.principal: bytes | None = None
+        self._account = Account(vault, self, audits_reads=audit_reads)
         try:
             with vault.database.read() as transaction:
                 access = self.sight(transaction).access
@@ -113,7 +107,7 @@ class Guard:
             seen = self.sight(transaction)
         if not rules_over(seen.access, EVERYWHERE, now=seen.now) or (name is None and self.name is not None):
             raise AccessDenied(f"{self.name} may not act as {name or 'the owner'}")
-        other = Guard(self.vault, principal=name, audit_reads=self._audits_reads)
+        other = Guard(self.vault, principal=name, audit_reads=self._account.audits_reads)
         other._redaction = self._redaction
         return other
 
@@ -330,26 +324,13 @@ class Guard:
         try:
             result = self._retried(call)
         except MnemicError as error:
-            self._refused(verb, error, args, options)
+            self._clean_error(error)
+            self._account.refused(verb, error, args, options, guest=self.name is not None)
             raise
         finally:
             self._made.__dict__.clear()
-        self._note(verb, result)
+        self._account.served(verb, result, counts=self._known.counts_uses)
         return result
-
-    def _refused(
-        self, verb: str, error: MnemicError, args: Sequence[Any], options: Mapping[str, Any]
-    ) -> None:
-        """Chain a refusal, once however deep it came from."""
-        self._clean_error(error)
-        nested, error.chained = error.chained, True
-        if nested:
-            return
-        if isinstance(error, AccessDenied):
-            self.chain(Deed(verb, error.target, allowed=False))
-        elif isinstance(error, NotFound) and self.name is not None:
-            # whether it is not there or not theirs, it looks the same
-            self.chain(Deed(verb, b"".join(_ids(args, options)), allowed=False))
 
     def _retried(self, call: Callable[[], T]) -> T:
         for _ in range(_ATTEMPTS - 1):
@@ -359,30 +340,9 @@ class Guard:
                 continue
         return call()
 
-    def _note(self, verb: str, result: object) -> None:
-        audits = self._audits_reads and verb in READS
-        counts = self._known.counts_uses and verb in USES
-        if audits or counts:
-            ids = served(result)
-            at = self.vault.clock()
-            target = b"".join(ids[:MOST_IDS])
-            deeds = [Deed(verb, target, principal=self.principal, at=at)] if audits else []
-            self._buffer.note(deeds, ids if counts else (), at)
-
     def chain(self, *deeds: Deed) -> None:
         """Put into the audit log what no transaction of its own does. O(deeds), durable."""
-        self._buffer.flush()
-        with self.vault.as_actor(self).database.write() as transaction:
-            transaction.deeds += deeds
-
-    def _write_reads(self, deeds: Sequence[Deed], uses: Mapping[bytes, Use]) -> None:
-        with self.vault.as_actor(self).database.write() as transaction:
-            transaction.deeds += deeds
-            if uses:
-                tenant = self.vault.tenant
-                governing.use(transaction, tenant, uses)
-                for was in (State.generated, State.archived):
-                    governing.set_state(transaction, tenant, sorted(uses), int(was), int(State.activated))
+        self._account.chain(*deeds)
 
     def _clean_error(self, error: MnemicError) -> None:
         """An error must not say what may not be stored, nor what it came from."""
@@ -393,28 +353,10 @@ class Guard:
 
     def flush(self) -> None:
         """Write what reading left behind."""
-        self._buffer.flush()
+        self._account.flush()
 
     def close(self) -> None:
-        self._buffer.close()
-
-
-def is_frozen(header: bytes) -> bool:
-    """Whether a stored header is that of a frozen cube: it does not expire."""
-    return b'"frozen":true' in header and bool(json.loads(header).get("frozen"))
-
-
-def fate_in(rules: Rules, scope: Scope, row: Stored, use: Use | None) -> Fate:
-    """What becomes of a version that is the last to say something."""
-    return fate_of(
-        rules.policies,
-        scope,
-        labels_of(row.header),
-        recorded_at=row.recorded_at,
-        expires_at=row.expires_at,
-        use=use,
-        frozen=is_frozen(row.header),
-    )
+        self._account.close()
 
 
 def _expired(what: str, end: int, gone: int, now: int) -> Expired:
@@ -422,34 +364,6 @@ def _expired(what: str, end: int, gone: int, now: int) -> Expired:
     restorable = follow(State.expired, Event.restore, facts) is not None
     how = "; restore(id, version) brings it back" if restorable else ""
     return Expired(f"{what} and is not served any more{how}", restorable=restorable)
-
-
-def labels_of(header: bytes) -> tuple[str, ...]:
-    """The labels in a stored header. O(1) for one without."""
-    if b'"labels":' not in header:
-        return ()
-    return tuple(json.loads(header).get("labels", ()))
-
-
-def served(result: object) -> list[bytes]:
-    """The ids of the cubes in what a verb gives back: hits, a context, a page, a cube, an explanation."""
-    cubes: Any = getattr(result, "cubes", None)
-    if cubes is None:
-        cubes = result if isinstance(result, list | tuple) else [result]
-    found = [getattr(one, "cube", one) for one in cubes]
-    return [id_bytes(one.id) for one in found if hasattr(one, "version_id")]
-
-
-def _ids(args: Sequence[Any], options: Mapping[str, Any]) -> list[bytes]:
-    """The ids that a call named."""
-    said = options.get("id", options.get("ids", args[0] if args else None))
-    out = []
-    for one in [said] if isinstance(said, str) else said if isinstance(said, list | tuple) else ():
-        try:
-            out.append(id_bytes(one))
-        except InvalidOption:
-            continue
-    return out[:MOST_IDS]
 
 
 class Guarded(Protocol):

@@ -111,7 +111,9 @@ def make_policy(id: str, text: str, reach: Reach, label: str | None) -> Policy |
     redaction = read_redaction(text)
     if redaction is not None:
         if not redaction.detectors:
-            raise InvalidOption("say what, as in 'redact email, phone', 'redact all' or 'seal card'")
+            raise InvalidOption(
+                "say what to redact or seal, as in 'redact email, phone', 'redact all', 'seal card'"
+            )
         return RedactionPolicy(id=id, redaction=redaction, reach=reach, label=label)
     rule = read_rule(text)
     if rule is None:

@@ -13,13 +13,15 @@ from mnemic.cube.lifecycle import Event, Facts, follow
 from mnemic.cube.model import ANY, Scope, ScopeField, State
 from mnemic.cube.reach import EVERYWHERE, Reach
 from mnemic.cube.times import to_datetime
-from mnemic.governance.guard import Guard, fate_in, governed, labels_of
+from mnemic.governance.guard import Guard, governed
 from mnemic.governance.policy import require_admin
 from mnemic.governance.retention import NEVER, Archive, erases, read_span
+from mnemic.governance.rows import fate_in, labels_of
 from mnemic.vault import governing, reading
 from mnemic.vault.codec import Stored, stored
 from mnemic.vault.database import Transaction
-from mnemic.vault.erasing import erase, made_from_any
+from mnemic.vault.destroying import made_from_any
+from mnemic.vault.erasing import erase
 from mnemic.vault.expiring import expire
 
 PAGE = 500

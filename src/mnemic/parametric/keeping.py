@@ -20,16 +20,15 @@ class Learned:
 
 
 def listing(vault: Vault, *, user: ScopeField = ANY) -> list[Learned]:
-    """The parametric cubes of a user (None: of no user), or of all, the oldest first, current or not.
-
-    O(versions).
+    """The parametric cubes of a user (None: of no user), or of all within reach, the oldest first, current
+    or not. O(versions).
     """
     out = []
     with vault.snapshot() as snapshot:
         spaces = [row for row in snapshot.spaces() if isinstance(user, Unset) or row.user == user]
         for row in spaces:
             for cube in snapshot.live_of_kind(row.space, Kind.parametric):
-                if is_parametric(cube):
+                if is_parametric(cube) and snapshot.shows(cube.id):
                     out.append(Learned(cube, Description.of(cube), snapshot.why_not_current(cube.id)))
     return out
 

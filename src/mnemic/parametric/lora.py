@@ -5,6 +5,7 @@ W' = W + (alpha / rank) · B · A (Hu et al. 2021, §4.1; MemOS §7). Knows no v
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -27,15 +28,19 @@ PREFIX: Final = "base_model.model."  # what PEFT puts before a module's path
 class LoRA:
     """Low-rank changes by the path of the linear map: down (A) [rank, in], up (B) [out, rank].
 
-    id: names it where it is mounted. fingerprint: of the model that it was trained for. Its tensors are never
-    written to. A `Mountable`.
+    id: names it where it is mounted; default: by what it holds. fingerprint: of the model that it was trained
+    for. Its tensors are never written to. A `Mountable`.
     """
 
     down: Mapping[str, Tensor]
     up: Mapping[str, Tensor]
     alpha: float
     fingerprint: Fingerprint
-    id: str = "lora"
+    id: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.id:
+            object.__setattr__(self, "id", f"lora:{self._digest()[:16]}")
 
     @property
     def point(self) -> Point:
@@ -92,6 +97,13 @@ class LoRA:
             self.install(local, undo)
             yield
 
+    def _digest(self) -> str:
+        hashed = hashlib.sha256(repr(self.alpha).encode())
+        for name, one in sorted(self.tensors().items()):
+            hashed.update(f"{name}\0{tuple(one.shape)}\0".encode())
+            hashed.update(one.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        return hashed.hexdigest()
+
     # --- PEFT's names
 
     def tensors(self) -> dict[str, Tensor]:
@@ -114,7 +126,7 @@ class LoRA:
 
 
 def of_tensors(
-    tensors: Mapping[str, Tensor], *, alpha: float, fingerprint: Fingerprint, id: str = "lora"
+    tensors: Mapping[str, Tensor], *, alpha: float, fingerprint: Fingerprint, id: str = ""
 ) -> LoRA:
     """From PEFT's names. Raises ValueError unless every map has both parts, of one rank."""
     down: dict[str, Tensor] = {}

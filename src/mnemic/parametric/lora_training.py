@@ -48,8 +48,8 @@ class Recipe:
     rank: int = 8
     alpha: float = 16.0
     targets: tuple[str, ...] = ("q_proj", "v_proj")
-    learning_rate: float = 3e-3
-    epochs: int = 20
+    learning_rate: float = 2e-3
+    epochs: int = 12
     batch: int = 8
     enough: float = 0.02
     rehearsed: int = 12

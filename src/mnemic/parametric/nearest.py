@@ -59,6 +59,11 @@ class Neighbours:
     scale: float
     form: str = "exact"
     index: Any = field(default=None, repr=False)
+    norms: Tensor | None = field(default=None, repr=False)  # squared lengths of the keys, for exact search
+
+    def __post_init__(self) -> None:
+        if self.norms is None and self.index is None:
+            object.__setattr__(self, "norms", self.store.keys.pow(2).sum(1))
 
     @property
     def path(self) -> str:
@@ -81,7 +86,8 @@ class Neighbours:
         """The k nearest, nearest first. blocks: of the queries, whose own block is left out."""
         if self.index is not None:
             return _approximate(self, states, blocks)
-        return _exact(self.store, states, self.search.k, blocks)
+        assert self.norms is not None  # noqa: S101  # without an index there are
+        return _exact(self.store, self.norms, states, self.search.k, blocks)
 
     def weigh(self, distances: Tensor) -> Tensor:
         """softmax(-distance / temperature) over the neighbours there are."""
@@ -137,9 +143,8 @@ def nearest(local: LocalModel, store: Datastore, search: Search, *, form: str = 
     return replace(made, scale=max(float(told.median()), 1e-12))
 
 
-def _exact(store: Datastore, states: Tensor, k: int, blocks: Tensor | None) -> Found:
-    keys = store.keys
-    distances = keys.pow(2).sum(1)[None] - 2 * states.float() @ keys.T
+def _exact(store: Datastore, norms: Tensor, states: Tensor, k: int, blocks: Tensor | None) -> Found:
+    distances = norms[None] - 2 * states.float() @ store.keys.T
     distances += states.float().pow(2).sum(1, keepdim=True)
     if blocks is not None:
         distances = distances.masked_fill(blocks[:, None] == store.blocks[None], torch.inf)

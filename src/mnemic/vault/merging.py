@@ -19,7 +19,7 @@ import sqlalchemy as sa
 from mnemic.cube.errors import DumpDamaged
 from mnemic.cube.ids import id_bytes, id_text, new_ids
 from mnemic.cube.model import Blob, Scope, State, check_scope_field
-from mnemic.vault import blobs, deriving, erasing, jobs, lineage, log, reading, tables
+from mnemic.vault import blobs, deriving, destroying, erasing, jobs, lineage, log, reading, tables
 from mnemic.vault.codec import Stored, client_key, digest, erased_marker
 from mnemic.vault.database import Deed, InStatement, Statement, Transaction
 from mnemic.vault.heads import AGREE, Head, heads_of
@@ -258,7 +258,7 @@ class _Work:
         mine = self._cubes_erased(erased) if new else set()
         victims: set[bytes] = set()
         while True:
-            victims, _ = erasing.made_from_any(self._transaction, self._tenant, mine | self._skip)
+            victims, _ = destroying.made_from_any(self._transaction, self._tenant, mine | self._skip)
             victims |= mine
             known = {erased_marker(cube) for cube in victims} | erased
             theirs = self._cubes_citing(records, known)
@@ -275,7 +275,7 @@ class _Work:
         self._destroy(victims)
         at_all = known | {erased_marker(cube) for cube in self._skip}
         for marker in sorted(at_all - here):
-            erasing.mark(self._transaction, self._tenant, self._key, marker, 0, 0)
+            destroying.mark(self._transaction, self._tenant, self._key, marker, 0, 0)
 
     def _cubes_erased(self, markers: set[bytes]) -> set[bytes]:
         """Cubes that this vault holds, or only cites, that were erased there."""
@@ -307,9 +307,9 @@ class _Work:
         }
         if not held:
             return
-        plan = erasing.plan_of(self._transaction, self._tenant, sorted(held), ())
+        plan = destroying.plan_of(self._transaction, self._tenant, sorted(held), ())
         (id_,) = new_ids(1)
-        erasing.destroy(
+        destroying.destroy(
             self._transaction, self._tenant, self._key, plan, erasure=id_, at=self._transaction.clock()
         )
         self._account.gone = len(plan.cubes)

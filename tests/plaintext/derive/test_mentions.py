@@ -49,9 +49,32 @@ STATES = {
     "You can reach me at 555 123 456.": ("Ana", "phone", "555 123 456"),
     "My first day at Globex was great.": ("Ana", "employer", "Globex"),
     "We found a new place in Faro.": ("Ana", "home", "Faro"),
+    "We packed everything and settled in Faro.": ("Ana", "home", "Faro"),
+    "Faro is my home now.": ("Ana", "home", "Faro"),
+    "We finally made the move to Faro.": ("Ana", "home", "Faro"),
+    "Globex hired me last month.": ("Ana", "employer", "Globex"),
+    "Bo Trant was hired by Globex.": ("Bo Trant", "employer", "Globex"),
+    "Mora Ilk succeeded Ilo Trant as mayor of Vellin.": ("Vellin", "mayor", "Mora Ilk"),
+    "Mora Ilk replaced Ilo Trant as president of Zorvania.": ("Zorvania", "president", "Mora Ilk"),
+    "Globex has acquired Ardex.": ("Ardex", "… is owned by", "Globex"),
+    "Globex sold Ardex to Initech.": ("Ardex", "… is owned by", "Initech"),
+    "Ardex moved its headquarters to Vellin.": ("Ardex", "headquarters", "Vellin"),
+    "The headquarters of Ardex is located in the city of Vellin.": ("Ardex", "headquarters", "Vellin"),
+    "I changed my email to ana@example.org": ("Ana", "email", "ana@example.org"),
+    "I have a new number: 555 123 456.": ("Ana", "phone", "555 123 456"),
+    "My favourite colour changed to teal.": ("Ana", "favourite colour", "teal"),
+    "Bo is my dentist now.": ("Ana", "dentist", "Bo"),
+    "They moved my dentist appointment; it's Friday now.": ("Ana", "time of dentist appointment", "Friday"),
 }
 
 SILENT = [
+    "If I moved to Rome, I would miss the sea.",
+    "When I moved to Rome, I was twelve.",
+    "Dance is my passion.",
+    "Rome is her home now.",
+    "I bought a flat in Rome and let it to students.",
+    "We packed everything and drove to Rome.",
+    "I never changed my email to ana@example.org",
     "Do I live in Lisbon?",
     "If I lived in Rome I would be happy.",
     "I'm going to move to Rome next year.",
@@ -153,3 +176,12 @@ def test_any_text_is_read_and_spans_are_within_it(text: str) -> None:
         assert one.value is None or key_of(one.value) or one.value
         assert phrase(one.subject, one.attribute, one.value or "x")
         assert isinstance(cues(one.attribute), frozenset)
+
+
+def test_one_sentence_may_end_a_value_and_state_the_next() -> None:
+    found = list(mentions("I got divorced and married Bo.", "Ana"))
+    assert [(one.attribute, one.value, one.ends) for one in found] == [
+        *(("partner", None, True), ("partner", "Bo", False)),
+    ]
+    (lost,) = mentions("Since I lost my job at Globex, things have been tough.", "Ana")
+    assert (lost.subject, lost.attribute, lost.value, lost.ends) == ("Ana", "employer", "Globex", True)

@@ -55,13 +55,8 @@ def run_kvpress(
         raise InvalidOption(
             f"--kvpress {python} is no Python interpreter; docs/bench.md says how to make one"
         )
-    command = [
-        str(python),
-        str(SCRIPT),
-        model.config.name_or_path,
-        str(out / "items.json"),
-        str(out / "kvpress"),
-    ]
+    command = [str(python), "-I", str(SCRIPT)]  # -I: neither this environment's paths nor the script's folder
+    command += [model.config.name_or_path, str(out / "items.json"), str(out / "kvpress")]
     command += [word for budget in budgets for word in ("--budget", str(budget))]
     command += [] if at_most is None else ["--at-most", str(at_most)]
     said: list[str] = []
@@ -82,12 +77,14 @@ def read_kvpress(model: Any, items: Sequence[Item], folder: Path) -> Peer:
         return Peer(rows=[], broken={}, notes=[note])
     failed = folder / "broken.json"
     broken: dict[str, str] = json.loads(failed.read_text()) if failed.exists() else {}
-    rows = [json.loads(line) for line in (folder / "kvpress.jsonl").read_text().splitlines()]
+    lines = map(json.loads, (folder / "kvpress.jsonl").read_text().splitlines())
+    rows = {(row["name"], row["policy"], row["budget"]): row for row in lines}
     notes = [note]
     if broken:
-        named = "; ".join(f"{name} ({why})" for name, why in sorted(broken.items()))
+        named = ", ".join(f"{name} ({why.partition(':')[0]})" for name, why in sorted(broken.items()))
         notes.append(f"Presses that do not run here: {named}.")
-    return Peer(rows=[row for row in rows if row["policy"] not in broken], broken=broken, notes=notes)
+    ran = [row for row in rows.values() if row["policy"] not in broken]
+    return Peer(rows=ran, broken=broken, notes=notes)
 
 
 def agreement(model: Any, items: Sequence[Item], folder: Path) -> tuple[bool, str]:

@@ -22,7 +22,8 @@ def summarise(rows: Sequence[Row], peers: Sequence[Row] = ()) -> dict[str, Any]:
     found: dict[str, Any] = {}
     both = _common(peers)
     for row in [*rows, *peers]:
-        if both and row["name"] not in both.get(row["family"], {row["name"]}):
+        named = both.get(row["family"])
+        if (row["name"] not in named) if named else ("tokens" not in row):
             continue
         if row["policy"] != "full" and row["name"] in whole:
             name = row["policy"] if "tokens" in row else f"kvpress {row['policy']}"
@@ -39,10 +40,12 @@ def summarise(rows: Sequence[Row], peers: Sequence[Row] = ()) -> dict[str, Any]:
 
 def _common(peers: Sequence[Row]) -> dict[str, set[str]]:
     """family -> the items that every press has at every budget: what is compared is on the same items."""
-    names: dict[str, dict[tuple[str, float], set[str]]] = {}
+    every = {(row["policy"], row["budget"]) for row in peers}
+    have: dict[str, dict[str, set[tuple[str, float]]]] = {}
     for row in peers:
-        names.setdefault(row["family"], {}).setdefault((row["policy"], row["budget"]), set()).add(row["name"])
-    return {family: set.intersection(*by_press.values()) for family, by_press in names.items()}
+        named = have.setdefault(row["family"], {}).setdefault(row["name"], set())
+        named.add((row["policy"], row["budget"]))
+    return {family: {name for name, of in items.items() if of == every} for family, items in have.items()}
 
 
 def _numbers(pairs: Sequence[tuple[Row, Row]]) -> Row:

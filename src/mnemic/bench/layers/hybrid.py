@@ -24,20 +24,20 @@ from mnemic.training.options import LoopOptions, ModelOptions
 from mnemic.training.text import Text
 
 DIM: Final = 64
-ACTIVE: Final = 200_000  # parameters that work on one token, every choice
+ACTIVE: Final = 150_000  # parameters that work on one token, every choice
 TABLE: Final = {"layer": "ultramem", "keys": 64, "topm": 16, "key_dim": 16, "pre_dim": 8, "value_dim": 24}
-_WINDOW: Final = {"layer": "window", "window": 32, "heads": 4}
+_WINDOW: Final = {"layer": "window", "window": 16, "heads": 4}
 _DELTA: Final = {"layer": "gated-delta", "heads": 4}
 _ATTENTION: Final = {"layer": "attention", "heads": 4}
 ARMS: Final[Mapping[str, tuple[Sequence[Any], Any]]] = {
     "attention": ((_ATTENTION, _ATTENTION), None),
-    "window 32": ((_WINDOW, _WINDOW), None),
+    "window 16": ((_WINDOW, _WINDOW), None),
     "gated-delta": ((_DELTA, _DELTA), None),
-    "window 32 + gated-delta": ((_WINDOW, _DELTA), None),
-    "window 32 + gated-delta, ultramem beside": ((_WINDOW, _DELTA), TABLE),
-    "based": (({"layer": "based", "heads": 4, "key_dim": 8, "window": 32},) * 2, None),
+    "window 16 + gated-delta": ((_WINDOW, _DELTA), None),
+    "window 16 + gated-delta, ultramem beside": ((_WINDOW, _DELTA), TABLE),
+    "based": (({"layer": "based", "heads": 4, "key_dim": 8, "window": 16},) * 2, None),
     "titans-mag": (
-        ({"layer": "titans-mag", "heads": 4, "depth": 1, "chunk": 32, "window": 32},) * 2,
+        ({"layer": "titans-mag", "heads": 4, "depth": 1, "chunk": 16, "window": 16},) * 2,
         None,
     ),
     "mom": (({"layer": "mom", "heads": 4},) * 2, None),
@@ -55,7 +55,7 @@ class Setting:
     seconds: float = 15.0
     active: int = ACTIVE
     batch: int = 8
-    rate: float = 6e-3
+    rate: float = 1e-2
 
     def loop(self, steps: int, seed: int) -> LoopOptions:
         return LoopOptions(
@@ -134,14 +134,14 @@ def perform_all(
     Raises InvalidOption when one there was made under other settings, unless `fresh` starts over.
     """
     wanted = json.loads(json.dumps(settings_of(text, setting)))
-    kept: dict[str, Record] = {} if fresh else _held(path)
+    kept: dict[str, Record] = {} if fresh else held(path)
     for key, record in kept.items():
         if record["settings"] != wanted:
             raise InvalidOption(
                 f"{path.name} holds {key} under other settings; take another --out, or --fresh"
             )
     plan = path.with_name(f"{path.stem.removesuffix('-runs')}-times.json")
-    times: dict[str, Any] = {} if fresh else _held(plan)
+    times: dict[str, Any] = {} if fresh else held(plan)
     if times.get("settings") != wanted:
         times = {"settings": wanted}
     if missing := [arm for arm in arms if arm not in times]:
@@ -158,7 +158,8 @@ def perform_all(
     return kept
 
 
-def _held(path: Path) -> dict[str, Any]:
+def held(path: Path) -> dict[str, Any]:
+    """What a file of this module holds; nothing where there is none."""
     found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     return found
 

@@ -22,7 +22,7 @@ from mnemic.parametric.questions import choices
 from mnemic.transform.paraphrases import Templates, facts_of
 
 FACTS: Final = 20
-RECIPE: Final = Recipe(epochs=10, learning_rate=2e-3, precision="bfloat16")
+RECIPE: Final = Recipe(precision="bfloat16")  # what a user gets, but for the precision
 UNRELATED_BYTES: Final = 20_000
 Step = Callable[[str, str], None]
 

@@ -12,9 +12,9 @@ from typing import Any, Final
 
 import torch
 
-from mnemic.bench.parts import Parts
 from mnemic.bench.markdown import table
 from mnemic.bench.parametric import adapters, forms, memories
+from mnemic.bench.parts import Parts
 from mnemic.cube.errors import InvalidFile
 from mnemic.models.fingerprint import library_version
 from mnemic.models.local import LocalModel

@@ -77,6 +77,12 @@ KINDS: Final = frozenset(
     name status job profession occupation title food drink dish cuisine season hobby subject size password
     code number diet allergy motto nationality blood""".split()  # noqa: SIM905
 )
+# Whom somebody has one of: "Bo is my dentist now" ends another dentist.
+ROLES: Final = frozenset(
+    """boss manager supervisor mentor doctor gp dentist therapist psychologist physiotherapist optician vet
+    lawyer accountant agent adviser advisor landlord landlady hairdresser barber trainer tutor nanny
+    cleaner gardener plumber mechanic""".split()  # noqa: SIM905
+)
 OFFICES: Final = frozenset(
     """president governor mayor chancellor minister king queen emperor empress duke duchess prince princess
     director chair chairman chairwoman chairperson secretary speaker captain pope bishop archbishop rector

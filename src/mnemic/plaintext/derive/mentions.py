@@ -49,6 +49,10 @@ _UNREAL: Final = re.compile(
 )
 _CLAUSE: Final = re.compile(r"(?:[;:—–]|, |\s-\s|\b(?:and|but|so|because|though|although|while) )+")
 _SPEAKING: Final = re.compile(r"(?:I|i|We|we)\b(?!['’])")  # "We packed everything and settled in Faro."
+_LEADS_IN: Final = frozenset(  # "Since I lost my job", but not "If I lost" or "When I lost"
+    """since because and so but well yes no oh hey hi hello ok okay thanks actually anyway btw also now
+    finally recently meanwhile lately wow great sorry""".split()  # noqa: SIM905
+)
 _QUOTED: Final = re.compile(r"[\"“][^\"”]*[\"”]?")
 
 
@@ -123,9 +127,12 @@ def _outside(match: re.Match[str]) -> str:
 def _subject(said: str, speaker: str) -> str | None:
     if said in ("I", "i", "we", "We", "my", "My", "our", "Our"):
         return speaker
-    tokens = re.sub(r"['’]s?$", "", said).split()
+    tokens, led_in = re.sub(r"['’]s?$", "", said).split(), True
     while tokens and tokens[0].lower() in NO_SUBJECT:
+        led_in = led_in and tokens[0].lower() in _LEADS_IN
         tokens = tokens[1:]
+    if tokens and tokens[0] == "I":
+        return speaker if led_in else None
     if not tokens or not tokens[0][0].isalnum() or tokens[0][0].islower():
         return None
     return " ".join(tokens)

@@ -14,6 +14,7 @@ from mnemic.plaintext.derive.attributes import (
     KINDS,
     OFFICES,
     OPINION,
+    ROLES,
     SEVERAL,
     TIME_OF,
 )
@@ -137,6 +138,13 @@ def owned(match: re.Match[str]) -> Found | None:
     if not (is_name(value) or head in KINDS):
         return None
     return Found(owner, noun, named, head not in SEVERAL and not _is_plural(head))
+
+
+def role(match: re.Match[str]) -> Found | None:
+    """ "Bo is my dentist now", "Pulp is my favourite band": of few nouns, "Dance is my passion" is none."""
+    words_ = match["a"].lower().split()
+    known = words_[0] in ("favourite", "favorite") or words_[-1] in ROLES or words_[-1] in _PARTNERS
+    return owned(match) if known else None
 
 
 def scheduled(match: re.Match[str]) -> Found | None:

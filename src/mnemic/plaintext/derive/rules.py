@@ -24,6 +24,7 @@ from mnemic.plaintext.derive.readings import (
     owner,
     passive,
     place_of,
+    role,
     scheduled,
     verb,
 )
@@ -212,7 +213,7 @@ _RULES: Final[tuple[tuple[str, Make], ...]] = (
     (
         rf"(?P<v>{NAME}) is(?: now)? (?P<s>my|our) (?:new )?(?P<a>[a-z][a-z-]*(?: [a-z-]+)??)"
         r"(?: now)?(?=[.,;!]|$)",
-        owned,
+        role,
     ),
     # descriptions and properties
     (
