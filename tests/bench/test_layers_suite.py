@@ -208,6 +208,18 @@ def test_a_run_that_is_stopped_goes_on_where_it_ended(tmp_path: Path) -> None:
     assert "linear" in "".join(root.itertext())
 
 
+def test_a_memory_that_diverges_is_a_row_and_not_the_end(tmp_path: Path) -> None:
+    """A step far too large: the guard raises while it is trained, and the suite goes on."""
+    wild = arm("titans-lmm", depth=2, hidden=16, chunk=8, limit=0.5)
+    experiment = replace(tiny(), name="needle", task=Needle(noise=8), arms=(wild,), stream=20)
+    records = perform_all(runs([experiment], 1), tmp_path / "runs.json")
+    (found,) = records.values()
+    assert "norm of the memory" in found["diverged"]
+    assert found["accuracy"] == 0.0
+    about = {"machine": {"processor": "p", "cores": 1}, "versions": {}}
+    assert "1 diverged" in markdown([experiment], records, [], "the command", about)
+
+
 def test_all_layers_and_always_the_baselines_are_in_the_plan() -> None:
     every = experiments()
     assert {one.layer for one in every["curve"].arms} == {one for one in LAYERS if layer_class(one).dials}

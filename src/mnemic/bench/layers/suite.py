@@ -14,7 +14,7 @@ import torch
 
 from mnemic.bench.layers.tasks import MQAR, TASKS, Needle, Task
 from mnemic.bench.layers.training import Recipe, accuracy, build, needle, parameters, train
-from mnemic.cube.errors import InvalidOption
+from mnemic.cube.errors import InvalidOption, MemoryDivergedError
 from mnemic.layers.mom import MixtureOfMemories
 from mnemic.layers.stack_cache import CACHE_NAME
 from mnemic.layers.table import LAYERS, layer_class
@@ -175,11 +175,15 @@ def perform(run: Run) -> Record:
     experiment, task, recipe = run.experiment, run.experiment.task, run.experiment.recipe
     clock = time.process_time()
     model = build(task, run.arm.entry(), recipe, run.seed)
-    curve = train(model, task, recipe, run.seed)
+    try:
+        curve, diverged = train(model, task, recipe, run.seed), None
+        found = accuracy(model, task, recipe.tested, run.seed)
+    except MemoryDivergedError as error:  # its guard ended the training: it answers nothing
+        curve, found, diverged = [0.0] * 4, 0.0, str(error).split(";")[0][:200]
     tokens, _ = task.batch(1, torch.Generator().manual_seed(run.seed))
     record: Record = {
         "settings": run.settings(),
-        "accuracy": accuracy(model, task, recipe.tested, run.seed),
+        "accuracy": found,
         "curve": curve,
         "chance": task.chance,
         "parameters": parameters(model),
@@ -187,6 +191,10 @@ def perform(run: Run) -> Record:
         "layer_bytes": sum(_of_memory(model, tokens.shape[1])),
         "cpu_s": time.process_time() - clock,
     }
+    if diverged is not None:
+        none = {"steps": 0, "accuracy": 0.0, "last_bytes": 0, "tokens_per_s": 0, "diverged": diverged}
+        stream = {"stream": none} if experiment.stream else {}
+        return {**record, "shares": [], "diverged": diverged, "cpu_s": round(record["cpu_s"], 2), **stream}
     with torch.inference_mode():
         cache = model(task.batch(64, torch.Generator().manual_seed(9))[0])[CACHE_NAME]
     record["shares"] = [
@@ -197,7 +205,11 @@ def perform(run: Run) -> Record:
     if experiment.stream and isinstance(task, Needle):
         grows = record["state_bytes"] != model.config.state_bytes(experiment.stream)
         steps = min(experiment.stream, 4_000) if grows else experiment.stream
-        record["stream"] = {"steps": steps, **needle(model, task, steps, run.seed)}
+        try:
+            record["stream"] = {"steps": steps, **needle(model, task, steps, run.seed)}
+        except MemoryDivergedError as error:  # its guard stopped it: it holds nothing to answer from
+            record["stream"] = {"steps": 0, "accuracy": 0.0, "last_bytes": 0, "tokens_per_s": 0}
+            record["stream"]["diverged"] = str(error).split(";")[0][:200]
     record["cpu_s"] = round(time.process_time() - clock, 2)
     return record
 

@@ -78,13 +78,19 @@ def _table(experiment: Experiment, rows: Iterable[tuple[Any, list[dict[str, Any]
         quarters = " ".join(f"{_mean(record['curve'][n] for record in found):.2f}" for n in range(3))
         first = found[0]
         line = [arm.label + (" (baseline)" if arm.layer in BASELINES else "")]
-        line += [f"{mean:.3f} [{least:.3f}, {most:.3f}]", str(len(found)), quarters]
+        ended = sum("diverged" in record for record in found)
+        said = f"{mean:.3f} [{least:.3f}, {most:.3f}]" + (f", {ended} diverged" if ended else "")
+        line += [said, str(len(found)), quarters]
         line += [f"{first['state_bytes']:,}", f"{first['layer_bytes']:,}"]
         line += [f"{first['parameters'][kind]:,}" for kind in ("total", "active")]
         line.append(f"{_mean(record['cpu_s'] for record in found):.0f}")
         if experiment.stream:
             streams = [record["stream"] for record in found]
-            line += [f"{_mean(s['accuracy'] for s in streams):.3f}", f"{streams[0]['steps']:,}"]
+            gone = sum("diverged" in stream for stream in streams)
+            line.append(
+                f"{_mean(s['accuracy'] for s in streams):.3f}" + (f", {gone} diverged" if gone else "")
+            )
+            line.append(f"{streams[0]['steps']:,}")
             line += [f"{streams[0]['last_bytes']:,.0f}", f"{_mean(s['tokens_per_s'] for s in streams):,.0f}"]
         lines.append(line)
     return table(heads, lines)
