@@ -12,10 +12,11 @@ from typing import Final
 
 from mnemic.activation.kv import KV
 from mnemic.activation.kv_description import Description
-from mnemic.activation.kv_file import chunks, decode, encode
+from mnemic.activation.kv_file import decode, encode
 from mnemic.cube.errors import IncompatibleMemory, InvalidFile, StaleMemory
 from mnemic.cube.model import Kind, MemCube, Origin, Scope, Source
 from mnemic.models.fingerprint import Fingerprint
+from mnemic.models.tensor_file import chunks
 from mnemic.vault.codec import Draft
 from mnemic.vault.vault import Vault
 

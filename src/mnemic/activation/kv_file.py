@@ -6,10 +6,8 @@ as they follow from it, the length of the whole, and a SHA-256 over header and t
 
 from __future__ import annotations
 
-import hashlib
 import json
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, BinaryIO, Final, NoReturn
 
@@ -29,21 +27,26 @@ from mnemic.activation.kv_quant import (
 )
 from mnemic.cube.errors import InvalidFile, InvalidOption
 from mnemic.models.fingerprint import Fingerprint
+from mnemic.models.tensor_file import (
+    DTYPES,
+    HEADER_LIMIT,
+    TYPES,
+    Table,
+    bytes_of,
+    digest_of,
+    header_of,
+    read_at_most,
+    size_of,
+    to_json,
+)
 
 STORAGES: Final = ("exact", *BITS)
-HEADER_LIMIT: Final = 16 << 20
-PIECE: Final = 16 << 20
-_TYPES: Final = {
-    torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int32: "I32", torch.uint8: "U8",
-}  # fmt: skip
-_DTYPES: Final = {name: dtype for dtype, name in _TYPES.items()}
 _FIELDS: Final = frozenset(
     {
         "format", "kind", "fingerprint", "stack", "sources", "sha256", "form", "label", "storage", "error",
         "made_with", "shape", "dtype",
     }
 )  # fmt: skip
-Table = dict[str, tuple[str, tuple[int, ...]]]  # name -> type, shape
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,24 +68,24 @@ def encode(kv: KV, *, storage: str = "exact", sources: tuple[str, ...] = ()) -> 
     if storage not in STORAGES:
         raise InvalidOption(f"storage={storage!r:.80} must be one of {', '.join(STORAGES)}")
     tensors = _tensors(kv, storage)
-    table = {name: (_TYPES[one.dtype], tuple(one.shape)) for name, one in tensors.items()}
-    content = [_bytes(one) for one in tensors.values()]
+    table = {name: (TYPES[one.dtype], tuple(one.shape)) for name, one in tensors.items()}
+    content = [bytes_of(one) for one in tensors.values()]
     said = {
         "format": FORMAT,
         "kind": "activation/kv",
-        "fingerprint": _json(kv.fingerprint.as_dict()),
+        "fingerprint": to_json(kv.fingerprint.as_dict()),
         "stack": kv.stack,
-        "sources": _json(list(sources)),
+        "sources": to_json(list(sources)),
         "form": kv.form,
         "label": kv.label,
         "storage": storage,
-        "error": _json(None if kv.error is None else asdict(kv.error)),
+        "error": to_json(None if kv.error is None else asdict(kv.error)),
         "made_with": kv.made_with,
-        "shape": _json([len(kv.keys), *kv.keys[0].shape[1:], kv.values[0].shape[3]]),
-        "dtype": _TYPES[kv.keys[0].dtype],
+        "shape": to_json([len(kv.keys), *kv.keys[0].shape[1:], kv.values[0].shape[3]]),
+        "dtype": TYPES[kv.keys[0].dtype],
     }
-    said["sha256"] = _digest(said, table, content)
-    return said["sha256"], [memoryview(_header(said, table)), *content]
+    said["sha256"] = digest_of(said, table, content)
+    return said["sha256"], [memoryview(header_of(said, table)), *content]
 
 
 def stored(kv: KV, storage: str) -> KV:
@@ -108,38 +111,30 @@ def decode(source: BinaryIO, *, name: str = "this file") -> KVFile:
     if len(raw) < size:
         _refuse(name, "it ends within its header")
     said, table = _parse(raw, name)
-    wanted = sum(_size(kind, shape) for kind, shape in table.values())
-    content = _read(source, wanted + 1)
+    wanted = sum(size_of(kind, shape) for kind, shape in table.values())
+    content = read_at_most(source, wanted + 1)
     if len(content) != wanted:
         more = "more" if len(content) > wanted else f"{len(content):,}"
         _refuse(name, f"its tensors take {wanted:,} bytes, and there are {more}")
     pieces, start = {}, 0
     for key, (kind, shape) in table.items():
-        end = start + _size(kind, shape)
+        end = start + size_of(kind, shape)
         pieces[key] = memoryview(content)[start:end]
         start = end
-    if _digest(said, table, list(pieces.values())) != said["sha256"]:
+    if digest_of(said, table, list(pieces.values())) != said["sha256"]:
         _refuse(name, "its content does not match its SHA-256: bytes were changed")
     tensors = {
-        key: torch.frombuffer(pieces[key], dtype=_DTYPES[kind]).view(shape)
+        key: torch.frombuffer(pieces[key], dtype=DTYPES[kind]).view(shape)
         for key, (kind, shape) in table.items()
     }
     return _file(said, tensors, name)
-
-
-def _read(source: BinaryIO, limit: int) -> bytearray:
-    """At most `limit` bytes; what a header claims is not allocated before it is there."""
-    content = bytearray()
-    while len(content) < limit and (piece := source.read(min(PIECE, limit - len(content)))):
-        content += piece
-    return content
 
 
 def _file(said: Mapping[str, str], tensors: dict[str, torch.Tensor], name: str) -> KVFile:
     try:
         layers = json.loads(said["shape"])[0]
         error, sources = json.loads(said["error"]), json.loads(said["sources"])
-        keys, values = _unpacked(tensors, layers, said["storage"], _DTYPES[said["dtype"]])
+        keys, values = _unpacked(tensors, layers, said["storage"], DTYPES[said["dtype"]])
         kv = KV(
             ids=tensors["ids"],
             keys=keys,
@@ -171,13 +166,13 @@ def _parse(raw: bytes, name: str) -> tuple[dict[str, str], Table]:
             f"it is no KV memory: format={said.get('format')!r:.40}, and this mnemic reads {FORMAT}. It may "
             "be another kind of safetensors file, or written by a later version",
         )
-    if said["form"] not in FORMS or said["storage"] not in STORAGES or said["dtype"] not in _DTYPES:
+    if said["form"] not in FORMS or said["storage"] not in STORAGES or said["dtype"] not in DTYPES:
         _refuse(name, "its form, storage or dtype is unknown")
     try:
         table = _table(header.get("ids"), json.loads(said["shape"]), said["storage"], said["dtype"])
         start = 0
         for key, (kind, shape) in table.items():
-            end = start + _size(kind, shape)
+            end = start + size_of(kind, shape)
             expected = {"dtype": kind, "shape": list(shape), "data_offsets": [start, end]}
             if header.get(key) != expected:
                 raise ValueError(f"{key} is {header.get(key)!r:.120}, not {expected}")
@@ -223,13 +218,13 @@ def _tensors(kv: KV, storage: str) -> dict[str, torch.Tensor]:
         ):
             for part, tensor in zip(Packed._fields, packed, strict=True):
                 out[f"{layer:04}.{name}.{part}"] = tensor
-    kinds = {name: (_TYPES[one.dtype], tuple(one.shape)) for name, one in out.items()}
+    kinds = {name: (TYPES[one.dtype], tuple(one.shape)) for name, one in out.items()}
     return {name: out[name].detach().cpu().contiguous() for name in _order(kinds)}
 
 
 def _order(table: Table) -> list[str]:
     """Wide numbers before narrow ones, so that each tensor begins at a multiple of its own width."""
-    return sorted(table, key=lambda name: (-_DTYPES[table[name][0]].itemsize, name != "ids", name))
+    return sorted(table, key=lambda name: (-DTYPES[table[name][0]].itemsize, name != "ids", name))
 
 
 def _unpacked(
@@ -247,46 +242,8 @@ def _unpacked(
     return tuple(keys), tuple(values)
 
 
-def _header(said: Mapping[str, str], table: Table) -> bytes:
-    header: dict[str, Any] = {"__metadata__": dict(said)}
-    start = 0
-    for name, (kind, shape) in table.items():
-        end = start + _size(kind, shape)
-        header[name] = {"dtype": kind, "shape": list(shape), "data_offsets": [start, end]}
-        start = end
-    text = _json(header).encode()
-    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of 8
-    return len(text).to_bytes(8, "little") + text
-
-
-def _digest(said: Mapping[str, str], table: Table, content: list[memoryview]) -> str:
-    """Over everything but itself."""
-    hashed = hashlib.sha256()
-    hashed.update(_json([{k: v for k, v in said.items() if k != "sha256"}, list(table.items())]).encode())
-    for piece in content:
-        hashed.update(piece)
-    return hashed.hexdigest()
-
-
-def _bytes(tensor: torch.Tensor) -> memoryview:
-    return tensor.reshape(-1).view(torch.uint8).numpy().data
-
-
-def _size(kind: str, shape: tuple[int, ...]) -> int:
-    return math.prod(shape) * _DTYPES[kind].itemsize
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"))
-
-
 def _refuse(name: str, why: str) -> NoReturn:
     raise InvalidFile(
         f"{name} is not a sound KV memory: {why}. It was not used. Build it again from its sources: "
         "mnemic kv build"
     )
-
-
-def chunks(pieces: list[memoryview]) -> Iterator[bytes]:
-    """The pieces of `encode` for a store that takes an iterable of bytes."""
-    return (bytes(piece) for piece in pieces)

@@ -19,11 +19,11 @@ from mnemic.cube.errors import InvalidFile
 
 HEADER_LIMIT: Final = 16 << 20
 PIECE: Final = 16 << 20
-_TYPES: Final = {
+TYPES: Final = {
     torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64",
     torch.int32: "I32", torch.uint8: "U8",
 }  # fmt: skip
-_DTYPES: Final = {name: dtype for dtype, name in _TYPES.items()}
+DTYPES: Final = {name: dtype for dtype, name in TYPES.items()}
 Table = dict[str, tuple[str, tuple[int, ...]]]  # name -> type, shape
 
 
@@ -57,13 +57,13 @@ def encode(
 ) -> tuple[str, list[memoryview]]:
     """The file's SHA-256 (that in its header) and its bytes, in pieces. O(bytes)."""
     kept = {name: one.detach().cpu().contiguous() for name, one in tensors.items()}
-    table: Table = {name: (_TYPES[one.dtype], tuple(one.shape)) for name, one in kept.items()}
-    names = sorted(table, key=lambda name: (-_DTYPES[table[name][0]].itemsize, name))  # wide before narrow
+    table: Table = {name: (TYPES[one.dtype], tuple(one.shape)) for name, one in kept.items()}
+    names = sorted(table, key=lambda name: (-DTYPES[table[name][0]].itemsize, name))  # wide before narrow
     table = {name: table[name] for name in names}
-    content = [_bytes(kept[name]) for name in names]
+    content = [bytes_of(kept[name]) for name in names]
     told = {**said, "format": form.format}
-    told["sha256"] = _digest(told, table, content)
-    return told["sha256"], [memoryview(_header(told, table)), *content]
+    told["sha256"] = digest_of(told, table, content)
+    return told["sha256"], [memoryview(header_of(told, table)), *content]
 
 
 def decode(source: BinaryIO, form: Form, *, name: str = "this file") -> TensorFile:
@@ -76,22 +76,22 @@ def decode(source: BinaryIO, form: Form, *, name: str = "this file") -> TensorFi
     if len(raw) < size:
         form.refuse(name, "it ends within its header")
     said, table = _parse(raw, form, name)
-    wanted = sum(_size(*one) for one in table.values())
-    content = _read(source, wanted + 1)
+    wanted = sum(size_of(*one) for one in table.values())
+    content = read_at_most(source, wanted + 1)
     if len(content) != wanted:
         more = "more" if len(content) > wanted else f"{len(content):,}"
         form.refuse(name, f"its tensors take {wanted:,} bytes, and there are {more}")
     parts, start = {}, 0
     for key, one in table.items():
-        parts[key] = memoryview(content)[start : start + _size(*one)]
-        start += _size(*one)
-    if _digest(said, table, list(parts.values())) != said["sha256"]:
+        parts[key] = memoryview(content)[start : start + size_of(*one)]
+        start += size_of(*one)
+    if digest_of(said, table, list(parts.values())) != said["sha256"]:
         form.refuse(name, "its content does not match its SHA-256: bytes were changed")
     tensors = {
         key: (
-            torch.frombuffer(parts[key], dtype=_DTYPES[kind]).view(shape)
+            torch.frombuffer(parts[key], dtype=DTYPES[kind]).view(shape)
             if math.prod(shape)
-            else torch.empty(shape, dtype=_DTYPES[kind])
+            else torch.empty(shape, dtype=DTYPES[kind])
         )
         for key, (kind, shape) in table.items()
     }
@@ -133,16 +133,16 @@ def _table(header: Mapping[str, Any]) -> Table:
     at = 0
     for key, told in sorted(header.items(), key=lambda item: (item[1]["data_offsets"][0], item[0])):
         kind, shape, (start, end) = told["dtype"], told["shape"], told["data_offsets"]
-        if kind not in _DTYPES or not all(isinstance(n, int) and 0 <= n < 1 << 40 for n in shape):
+        if kind not in DTYPES or not all(isinstance(n, int) and 0 <= n < 1 << 40 for n in shape):
             raise ValueError(f"{key} is of type {kind!r:.20} and shape {shape!r:.60}")
         table[key] = (kind, tuple(shape))
-        if (start, end) != (at, at + _size(*table[key])):
+        if (start, end) != (at, at + size_of(*table[key])):
             raise ValueError(f"{key} stands at {start} to {end}, not at {at}")
         at = end
     return table
 
 
-def _read(source: BinaryIO, limit: int) -> bytearray:
+def read_at_most(source: BinaryIO, limit: int) -> bytearray:
     """At most `limit` bytes; what a header claims is not allocated before it is there."""
     content = bytearray()
     while len(content) < limit and (piece := source.read(min(PIECE, limit - len(content)))):
@@ -150,11 +150,11 @@ def _read(source: BinaryIO, limit: int) -> bytearray:
     return content
 
 
-def _header(said: Mapping[str, str], table: Table) -> bytes:
+def header_of(said: Mapping[str, str], table: Table) -> bytes:
     header: dict[str, Any] = {"__metadata__": dict(said)}
     start = 0
     for name, (kind, shape) in table.items():
-        end = start + _size(kind, shape)
+        end = start + size_of(kind, shape)
         header[name] = {"dtype": kind, "shape": list(shape), "data_offsets": [start, end]}
         start = end
     text = to_json(header).encode()
@@ -162,7 +162,7 @@ def _header(said: Mapping[str, str], table: Table) -> bytes:
     return len(text).to_bytes(8, "little") + text
 
 
-def _digest(said: Mapping[str, str], table: Table, content: Sequence[memoryview]) -> str:
+def digest_of(said: Mapping[str, str], table: Table, content: Sequence[memoryview]) -> str:
     """Over everything but itself."""
     hashed = hashlib.sha256()
     hashed.update(to_json([{k: v for k, v in said.items() if k != "sha256"}, list(table.items())]).encode())
@@ -171,9 +171,9 @@ def _digest(said: Mapping[str, str], table: Table, content: Sequence[memoryview]
     return hashed.hexdigest()
 
 
-def _bytes(tensor: torch.Tensor) -> memoryview:
+def bytes_of(tensor: torch.Tensor) -> memoryview:
     return tensor.reshape(-1).view(torch.uint8).numpy().data
 
 
-def _size(kind: str, shape: Sequence[int]) -> int:
-    return math.prod(shape) * _DTYPES[kind].itemsize
+def size_of(kind: str, shape: Sequence[int]) -> int:
+    return math.prod(shape) * DTYPES[kind].itemsize
