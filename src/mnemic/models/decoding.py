@@ -13,6 +13,7 @@ from mnemic.models.json_grammar import State, begins, is_complete, step
 NEAR: Final = 64  # candidates that are looked at before all are sorted
 LONGEST_CYCLE: Final = 64  # tokens of a passage whose repetition is noticed
 REPEATED: Final = 4  # times that it is said before an answer ends there
+CIRCLE: Final = 48  # tokens that the repetitions have to fill: short patterns are often meant
 
 
 class Gate:
@@ -96,7 +97,7 @@ def decode(
 
 
 def until_caught(tokens: Iterable[int]) -> Iterator[int]:
-    """The tokens until one passage of 2 to 64 tokens has been said four times running, over 48 tokens or more.
+    """The tokens until one passage of at most 64 has been said four times running, in 48 tokens or more.
 
     A greedy answer of a small model that is caught in a circle stays in it until it is cut off. O(64) a token
     while tokens repeat.

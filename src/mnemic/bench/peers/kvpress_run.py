@@ -7,9 +7,9 @@ cache's logits, by which the two environments must agree before anything is comp
 run is named in OUT/broken.json, with what it raised. A second run goes on where the first ended. Nothing is
 downloaded: presses that want trained weights of their own are among those that do not run.
 
-A prompt's presses cut it once, before the answer. Where the answer is what grows (item["decode"]), it is fed
-token by token under DecodingPress, which cuts every WINDOW steps, to as many tokens as mnemic's policies hold:
-the prompt and the budget's share of the answer.
+A prompt's presses cut it once, before the answer. Where the answer is what grows (item["decode"]), it is
+fed token by token under DecodingPress, which cuts every WINDOW steps, to as many tokens as mnemic's policies
+hold: the prompt and the budget's share of the answer.
 """
 
 from __future__ import annotations
@@ -34,11 +34,12 @@ PRESSES = (
     "SnapKVPress", "TOVAPress", "ExpectedAttentionPress", "KnormPress", "StreamingLLMPress", "PyramidKVPress",
     "KeyDiffPress", "LagKVPress", "RandomPress", "CURPress", "LeverageScorePress", "NonCausalAttnPress",
     "CompactorPress", "ObservedAttentionPress", "CapPress", "KVComposePress", "KVzipPress", "KVgradPress",
-    "QFilterPress", "FastKVzipPress", "KVzapPress", "RestoreKVPress", "ExpectedAttentionStatsPress", "LUKVPress",
+    "QFilterPress", "FastKVzipPress", "KVzapPress", "RestoreKVPress", "ExpectedAttentionStatsPress",
+    "LUKVPress",
 )  # fmt: skip
 WRAPPED = (
-    "AdaKVPress", "CriticalKVPress", "CriticalAdaKVPress", "ChunkKVPress", "MergingPress", "ChunkPress", "BlockPress",
-    "EntropyGatedChunkKVPress",
+    "AdaKVPress", "CriticalKVPress", "CriticalAdaKVPress", "ChunkKVPress", "MergingPress", "ChunkPress",
+    "BlockPress", "EntropyGatedChunkKVPress",
 )  # fmt: skip
 DECODED = (
     "SnapKVPress", "TOVAPress", "ExpectedAttentionPress", "KnormPress", "StreamingLLMPress", "KeyDiffPress",
@@ -61,8 +62,9 @@ def make(name: str, share: float) -> Any:
 
 
 def decoding(name: str, tokens: int) -> Any:
-    """Cut to `tokens` every WINDOW steps, by this press's scores. It sees the states since the last cut alone,
-    so that SnapKV's window is half of them; AdaKV and CAM, which merges what it evicts, are around SnapKV.
+    """Cut to `tokens` every WINDOW steps, by this press's scores. It sees the states since the last cut
+    alone, so that SnapKV's window is half of them; AdaKV and CAM, which merges what it evicts, are around
+    SnapKV.
     """
     if name in ("AdaKVPress", "CAMPress"):
         base = kvpress.SnapKVPress(window_size=WINDOW // 2)
