@@ -75,7 +75,6 @@ def test_an_answer_that_goes_round_in_a_circle_ends() -> None:
     said = model.complete(asked, max_tokens=120)
     assert 48 <= said.usage.output_tokens < 120
     assert free[: said.usage.output_tokens] == list(until_caught(free))
-    assert "".join(model.stream(asked, max_tokens=120)) == said.text
 
 
 @needs_torch
