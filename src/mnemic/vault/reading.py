@@ -66,6 +66,7 @@ scope_by_key = Statement(
 stored_at = InStatement(
     lambda values: sa.select(*_columns).select_from(_heads).where(*_in_space, _version.c.seq.in_(values))
 )
+seqs_at = InStatement(lambda values: sa.select(_version.c.seq).where(*_in_space, _version.c.seq.in_(values)))
 stored_after = Statement(
     sa.select(*_columns)
     .select_from(_heads)
