@@ -382,3 +382,28 @@ def test_what_is_over_stays_behind_with_what_was_made_from_it(tmp_path: Path) ->
     with mnemic.open(tmp_path / "c.db") as other:
         other.load(tmp_path / "b.mnemic")
         assert [cube.text for cube in other.list(user="ana")] == ["stays"]
+
+
+def test_what_rests_on_a_state_that_did_not_come_along_is_stale_until_that_comes(
+    database: str, tmp_path: Path
+) -> None:
+    """A part of a dump may cite a version of a cube that is here in other versions only."""
+    with mnemic.open(database) as here, mnemic.open(tmp_path / "there.db") as there:
+        (cube,) = here.add("I live in Lisbon.", user="ana")
+        here.flush()
+        here.dump(tmp_path / "first.mnemic", everyone=True)
+        there.load(tmp_path / "first.mnemic")
+        there.update(cube.id, "I live in Porto.")
+        there.flush()
+        (porto,) = there.facts(user="ana")
+        there.dump(tmp_path / "facts.mnemic", user="ana", where={"origin": "derived"})
+        here.load(tmp_path / "facts.mnemic")
+        assert porto.cube.id not in {one.cube.id for one in here.facts(user="ana")}
+        found = here.search("Where does Ana live?", user="ana", as_of="2999-01-01")
+        assert [hit.text for hit in found] == ["I live in Lisbon."]
+        with here._parts.vault.snapshot() as snapshot:
+            why = snapshot.why_not_current(porto.cube.id) or ""
+        assert f"its source {cube.id} is not here as it was when this was made" in why
+        there.dump(tmp_path / "last.mnemic", everyone=True)
+        here.load(tmp_path / "last.mnemic")
+        assert [one.value for one in here.facts(user="ana")] == ["Porto"]
