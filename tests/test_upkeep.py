@@ -9,7 +9,7 @@ import pytest
 import mnemic
 from mnemic import upkeep
 from mnemic.activation.kv_description import Description
-from mnemic.cube.errors import AccessDenied, NotFound
+from mnemic.cube.errors import AccessDenied, InvalidOption, NotFound
 from mnemic.cube.model import Kind, MemCube, Origin, Scope
 from mnemic.vault.codec import Draft
 from mnemic.vault.snapshot import Snapshot
@@ -81,6 +81,18 @@ def test_the_ledger_of_erasures_is_for_who_may_rule(tmp_path: Path) -> None:
         with pytest.raises(AccessDenied):
             upkeep.erasures(owner.as_principal("guest"))
         assert len(upkeep.erasures(owner)) == 1
+
+
+@pytest.mark.parametrize("kind", [Kind.activation, Kind.parametric])
+def test_what_says_no_text_is_given_none(tmp_path: Path, kind: Kind) -> None:
+    with mnemic.open(tmp_path / "vault.db", derive=()) as memory:
+        scope, draft = Scope("default", "ana"), Draft(payload=b"{}", kind=kind, origin=Origin.trained)
+        (outcome,) = memory._parts.vault.append(scope, [draft]).outcomes
+        assert outcome.row is not None
+        cube = outcome.row.cube_in(scope)
+        with pytest.raises(InvalidOption, match="says no text"):
+            memory.update(cube.id, "I live in Porto.")
+        assert memory.get(cube.id) == cube
 
 
 def test_dropping_what_is_stale_looks_at_each_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
