@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import threading
+import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -50,3 +54,55 @@ def test_a_vector_of_what_was_erased_meanwhile_is_not_kept(database: str, whole:
         assert problems(memory) == []
         assert memory.count(user="ana") == (0 if whole else 1)
         assert memory._parts.pending.flush() == 0, "what is left has its vector"
+
+
+def test_an_embedder_that_raises_anything_is_asked_again_and_health_says_what_it_said(tmp_path: Path) -> None:
+    asked, answers = threading.Event(), threading.Event()
+
+    def fail_once(_: Sequence[str]) -> None:
+        if not asked.is_set():
+            asked.set()
+            raise RuntimeError("no route to the model")
+        answers.wait(10)
+
+    with mnemic.open(tmp_path / "ana.db", embedder=Remote(fail_once), derive=()) as memory:
+        memory.add("The cat is called Mochi.", user="ana")
+        assert asked.wait(5)
+        wait_until(lambda: memory.health().last_error is not None)
+        assert "no route to the model" in str(memory.health().last_error)
+        answers.set()
+        wait_until(lambda: not problems(memory))
+        wait_until(lambda: memory.health().last_error is None)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_child_forked_while_the_embedder_answers_embeds_by_itself(tmp_path: Path) -> None:
+    asked, answers = threading.Event(), threading.Event()
+    parent = os.getpid()
+
+    def slow(_: Sequence[str]) -> None:
+        if os.getpid() == parent:
+            asked.set()
+            answers.wait(20)
+
+    with mnemic.open(tmp_path / "ana.db", embedder=Remote(slow), derive=()) as memory:
+        memory.add("The cat is called Mochi.", user="ana")
+        assert asked.wait(5)
+        child = os.fork()
+        if child == 0:
+            threading.Thread(target=lambda: (time.sleep(10), os._exit(1)), daemon=True).start()
+            try:
+                memory._parts.pending.flush()
+                os._exit(0)
+            finally:
+                os._exit(1)
+        _, status = os.waitpid(child, 0)
+        answers.set()
+    assert os.waitstatus_to_exitcode(status) == 0
+
+
+def wait_until(holds: Callable[[], bool], seconds: float = 10) -> None:
+    until = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < until, "it did not come true"
+        time.sleep(0.02)
