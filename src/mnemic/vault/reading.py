@@ -58,6 +58,14 @@ scopes = Statement(
     .where(_scope.c.tenant == _p("t"), _scope.c.space == _p("s"))
     .order_by(_scope.c.scope)
 )
+scopes_between = Statement(
+    sa.select(_scope.c.scope, _scope.c.names).where(
+        _scope.c.tenant == _p("t"),
+        _scope.c.space == _p("s"),
+        _scope.c.scope >= _p("low"),
+        _scope.c.scope < _p("high"),
+    )
+)
 scope_by_key = Statement(
     sa.select(_scope.c.scope, _scope.c.first_seq).where(
         _scope.c.tenant == _p("t"), _scope.c.space == _p("s"), _scope.c.scope_key == _p("k")
