@@ -215,9 +215,8 @@ class IndexCache:
         self._used = entry
         if self._bytes <= self._max_bytes:
             return
-        older = [(self._past, key) for key in self._past] + [(self._entries, key) for key in self._entries][
-            :-1
-        ]
+        older: list[tuple[OrderedDict[Any, Entry], Any]] = [(self._past, key) for key in self._past]
+        older += [(self._entries, key) for key in list(self._entries)[:-1]]
         for held, key in older:
             if self._bytes > self._max_bytes and held[key] is not entry:
                 self._drop(held, key)
