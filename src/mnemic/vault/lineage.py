@@ -8,6 +8,7 @@ transaction that changes a source, so undo clears it too.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from typing import Final
 
 import sqlalchemy as sa
 
@@ -16,7 +17,8 @@ from mnemic.cube.model import Source
 from mnemic.vault import tables
 from mnemic.vault.database import InStatement, Statement, Transaction
 
-SOURCE, PARENT, SUPERSEDES, CONTRADICTS, ENDED = range(5)
+SOURCE, PARENT, SUPERSEDES, CONTRADICTS, ENDED, FUSED, MERGED = range(7)
+QUOTES: Final = (SOURCE, FUSED)  # roles of a citation whose text may hold that of what it cites
 
 _edge, _version, _cube = tables.edge, tables.version, tables.cube
 _p = sa.bindparam
