@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from mnemic.cube.ids import id_bytes, id_text, named_id
 from mnemic.cube.model import Blob, Scope
 from mnemic.vault import reading, tables
-from mnemic.vault.database import Statement, Transaction
+from mnemic.vault.database import InStatement, Statement, Transaction
 from mnemic.vault.vault import Vault
 
 BATCH: Final = 500  # versions held at once
@@ -71,6 +71,11 @@ _edges = Statement(
     )
     .where(_edge.c.tenant == _p("t"), _edge.c.space == _p("s"))
 )  # fmt: skip
+_seqs_of = InStatement(
+    lambda values: sa.select(_version.c.space, _version.c.seq).where(
+        _version.c.tenant == _p("t"), _version.c.cube.in_(values)
+    )
+)
 _markers = Statement(sa.select(tables.erased.c.marker).where(tables.erased.c.tenant == _p("t")))
 
 
@@ -176,6 +181,7 @@ class VaultSource:
         self._whole = None if spaces is None and cubes is None else frozenset(spaces or ())
         self._cubes = frozenset(cubes or ())
         self._hidden: frozenset[bytes] = frozenset()
+        self._hidden_at: dict[int, set[int]] = {}  # seqs of their versions, by space
         rows = transaction.rows(reading.models, {"t": self._tenant})
         self.models = {number: (name, dim) for number, name, dim, _ in rows}
         self._blobs: dict[str, Blob] = {}
@@ -215,8 +221,10 @@ class VaultSource:
         return sorted({int(row[0]) for row in found} | (self._whole or frozenset()))
 
     def hide(self, cubes: Collection[bytes]) -> None:
-        """Leave these out."""
-        self._hidden = frozenset(cubes)
+        """Leave these out, and the reason of each change that was of one of them too: it may speak of it."""
+        self._hidden, self._hidden_at = frozenset(cubes), {}
+        for space, seq in self._transaction.rows_in(_seqs_of, {"t": self._tenant}, sorted(self._hidden)):
+            self._hidden_at.setdefault(int(space), set()).add(int(seq))
 
     def _has(self, space: int, cube: bytes) -> bool:
         if cube in self._hidden:
@@ -245,11 +253,13 @@ class VaultSource:
             yield Group(change, group)
 
     def _changes(self, space: int, user: str | None) -> Iterator[tuple[int, Change]]:
-        after = 0
+        after, hidden = 0, self._hidden_at.get(space, set())
         while rows := self._transaction.rows(
             _changes, {"t": self._tenant, "s": space, "seq": after, "n": BATCH}
         ):
             for seq, id_, op, principal, at, reason, undoes in rows:
+                if hidden and not hidden.isdisjoint(range(after + 1, seq + 1)):
+                    reason = None
                 after = seq
                 yield (
                     seq,
