@@ -11,6 +11,7 @@ import pytest
 
 from mnemic.bench import updates, updates_model
 from mnemic.bench.invented import COMPATIBLE, PERSONAL, compatible, one_of_each, pairs_of
+from mnemic.bench.paraphrased import UNSEEN, UNSEEN_PAIRS
 from mnemic.cube.errors import InvalidFile
 from mnemic.models.base import Completion, Usage
 
@@ -97,14 +98,15 @@ class Yes:
 
 
 def test_a_bad_model_loses_nothing_and_is_measured_as_bad(monkeypatch: pytest.MonkeyPatch) -> None:
-    halves = {half: (few(said), few(pairs)) for half, (said, pairs) in updates.HALVES.items()}
-    monkeypatch.setattr(updates_model, "HALVES", halves)
+    monkeypatch.setattr(updates_model, "UNSEEN", few(UNSEEN))
+    monkeypatch.setattr(updates_model, "UNSEEN_PAIRS", few(UNSEEN_PAIRS))
     found = updates_model.run_model(Yes())
-    model = found["systems"]["model"]
-    assert sum(len(model[half]["wrong"]) for half in halves) > 0
-    assert found["systems"]["rules"]["calls"] == 0
+    rules, model, both = (found["systems"][name] for name in updates_model.MODEL_SYSTEMS)
+    assert rules["wrong"] == []
+    assert len(model["wrong"]) > 0, "what it says is taken for what it says"
+    assert [one["old_by_as_of"] for one in (rules, model, both)] == [rules["updates"]] * 3, "nothing is lost"
     text = updates_model.model_markdown(found, "command")
-    assert "| rules and model | unseen |" in text
+    assert "| rules and model | " in text
 
 
 def test_nothing_is_ended_in_five_hundred_compatible_pairs() -> None:

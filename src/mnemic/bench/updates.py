@@ -38,6 +38,7 @@ CONTROL: Final = 500
 ROUNDS: Final = 3
 K: Final = 10
 SYSTEMS: Final[Mapping[str, tuple[str, ...]]] = {"mnemic": ("facts",), "mnemic without facts": ()}
+MEASURES: Final = ("current_first", "old_by_as_of", "old_says_so")
 Step = Callable[[str], None]
 HALVES: Final = {"seen": (SEEN, SEEN_PAIRS), "unseen": (UNSEEN, UNSEEN_PAIRS)}
 
@@ -179,8 +180,7 @@ def _summary(rows: Sequence[Mapping[str, float]]) -> dict[str, Any]:
     for name, part in parts.items():
         if part:
             out[name] = {"count": len(part)} | {
-                measure: _interval([row[measure] for row in part])
-                for measure in ("current_first", "old_by_as_of", "old_says_so")
+                measure: _interval([row[measure] for row in part]) for measure in MEASURES
             }
     return out
 
@@ -239,7 +239,7 @@ def _table(systems: Mapping[str, Any]) -> str:
     for name, found in systems.items():
         for part, values in found.items():
             if isinstance(values, dict):
-                cells = [_share(values[one]) for one in ("current_first", "old_by_as_of", "old_says_so")]
+                cells = [_share(values[one]) for one in MEASURES]
                 rows.append([name, part, str(values["count"]), *cells])
     header = [
         "system",

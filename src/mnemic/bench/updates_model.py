@@ -10,7 +10,8 @@ from typing import Any, Final
 
 from mnemic.bench.invented import one_of_each, pairs_of
 from mnemic.bench.markdown import table
-from mnemic.bench.updates import HALVES, Step, people, wrongly_ended
+from mnemic.bench.paraphrased import UNSEEN, UNSEEN_PAIRS
+from mnemic.bench.updates import MEASURES, Step, people, wrongly_ended
 from mnemic.models.base import Completion, LanguageModel
 
 MODEL_SYSTEMS: Final[Mapping[str, tuple[str, ...]]] = {
@@ -21,29 +22,25 @@ MODEL_SYSTEMS: Final[Mapping[str, tuple[str, ...]]] = {
 
 
 def run_model(model: LanguageModel, step: Step = lambda _: None) -> dict[str, Any]:
-    """The paraphrases and the pairs near them, by the rules, by a language model, and by both.
+    """The half of the paraphrases that no rule was written for, and the pairs near them, by the rules, by a
+    language model, and by both.
 
     A call for each pair of turns that share a rare word; the same question is asked once.
     """
     asked = _Once(model)
     out: dict[str, Any] = {"model": model.name, "systems": {}}
+    told = list(pairs_of(UNSEEN_PAIRS, 0))
     for name, derive in MODEL_SYSTEMS.items():
-        found: dict[str, Any] = {}
-        calls, wanted = asked.calls, None if "contradictions" not in derive else asked
-        for half, (said, pairs) in HALVES.items():
-            rows = people(one_of_each(said, 0), derive, wanted)
-            told = list(pairs_of(pairs, 0))
-            found[half] = {
-                "updates": len(rows),
-                "current_first": int(sum(row["current_first"] for row in rows)),
-                "old_says_so": int(sum(row["old_says_so"] for row in rows)),
-                "old_by_as_of": int(sum(row["old_by_as_of"] for row in rows)),
-                "pairs": len(told),
-                "wrong": [list(one) for one in wrongly_ended(told, derive, wanted)],
-            }
-            step(f"{name}, {half}")
-        out["systems"][name] = found | {"calls": asked.calls - calls}
-    return out | {"seconds_a_call": asked.seconds / max(1, asked.calls)}
+        wanted = None if "contradictions" not in derive else asked
+        rows = people(one_of_each(UNSEEN, 0), derive, wanted)
+        out["systems"][name] = {
+            "updates": len(rows),
+            **{one: int(sum(row[one] for row in rows)) for one in MEASURES},
+            "pairs": len(told),
+            "wrong": [list(one) for one in wrongly_ended(told, derive, wanted)],
+        }
+        step(name)
+    return out | {"calls": asked.calls, "seconds_a_call": asked.seconds / max(1, asked.calls)}
 
 
 @dataclass(slots=True)
@@ -77,26 +74,30 @@ class _Once:
 
 
 def model_markdown(found: Mapping[str, Any], command: str) -> str:
-    """One table, and what it says."""
-    rows = []
-    for name, halves in found["systems"].items():
-        for half in HALVES:
-            one = halves[half]
-            rows.append([
-                name, half, *(f"{one[key]} of {one['updates']}" for key in
-                ("current_first", "old_says_so", "old_by_as_of")),
-                f"{len(one['wrong'])} of {one['pairs']}", str(halves["calls"]),
-            ])  # fmt: skip
-    header = ["system", "half", "current first", "old says it is over", "old first by as_of",
-              "compatible pairs ended", "calls in both halves"]  # fmt: skip
+    """One table, and what was wrong."""
+    rows = [
+        [
+            name,
+            *(f"{one[measure]} of {one['updates']}" for measure in MEASURES),
+            f"{len(one['wrong'])} of {one['pairs']}",
+        ]
+        for name, one in found["systems"].items()
+    ]
+    header = [
+        "system",
+        "current first",
+        "old first by as_of",
+        "old says it is over",
+        "compatible pairs ended",
+    ]
     lines = [
         "# Knowledge updates read by a language model",
         f"`{command}`",
-        f"{found['model']} in this process, beside the rules, on the paraphrases of "
-        f"[updates](updates.md#paraphrases); {found['seconds_a_call']:.1f} s a call.",
+        f"{found['model']} in this process, on the half of the [paraphrases](updates.md#paraphrases) that no "
+        f"rule was written for: {found['calls']} calls, {found['seconds_a_call']:.1f} s each.",
         table(header, rows),
     ]
-    wrong = [one for half in HALVES for one in found["systems"]["model"][half]["wrong"]]
-    lines += ["The first compatible pairs that the model ended:"] if wrong else []
-    lines += [f"- {kind}: {first} / {second}" for kind, first, second in wrong[:10]]
+    if wrong := found["systems"]["model"]["wrong"]:
+        lines.append("Compatible pairs that the model ended:")
+        lines.append("\n".join(f"- {kind}: {first} / {second}" for kind, first, second in wrong))
     return "\n\n".join(lines) + "\n"

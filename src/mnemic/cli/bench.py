@@ -214,7 +214,7 @@ def updates(
         str | None,
         typer.Option(
             "--model",
-            help="Instead: paraphrases read by the rules, by this model (smollm2 or a folder), and by both.",
+            help="Instead: unseen paraphrases by the rules, by this model (smollm2, a folder), by both.",
             show_default=False,
         ),
     ] = None,
@@ -226,14 +226,14 @@ def updates(
     Invented entities, and a control of compatible pairs. Writes updates.json and updates.md to --out, with
     --model updates-model.json and .md.
     """
-    from mnemic.bench.updates import HALVES, ROUNDS, SYSTEMS, run, updates_markdown
+    from mnemic.bench.updates import ROUNDS, SYSTEMS, run, updates_markdown
     from mnemic.cube.errors import InvalidOption
 
     if model is not None:
         from mnemic.bench.updates_model import MODEL_SYSTEMS, model_markdown, run_model
         from mnemic.models.registry import load_model
 
-        with _progress(len(HALVES) * len(MODEL_SYSTEMS)) as step:
+        with _progress(len(MODEL_SYSTEMS)) as step:
             found = run_model(load_model(model), lambda done: step("updates", done))
         command = f"mnemic bench updates --model {model}"
         _leave(out, "updates-model", found, model_markdown(found, command), as_json)
