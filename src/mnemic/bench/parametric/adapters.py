@@ -51,7 +51,12 @@ def learn(
         try:
             adapter = memory.as_adapter(ids, model, recipe=RECIPE, gate=gate, progress=progress)
         except NotLearned as refused:
-            return {"stored": False, "report": refused.report.as_dict(), "train_s": spent["training"]}
+            return {
+                "stored": False,
+                "report": refused.report.as_dict(),
+                "train_s": spent["training"],
+                "weights_bit_equal": _state(model) == before,
+            }
         with memory.mount(model, adapter):
             pass
         return {
