@@ -59,7 +59,7 @@ def log_probabilities(
 
 
 def _beside(model: Any, rows: Sequence[Sequence[int]], seen: int, options: dict[str, Any]) -> Tensor:
-    """Logits after every token of every row, all of which follow the same `seen` tokens: (tokens, vocabulary).
+    """Logits after every token of every row, which all follow the same `seen` tokens: (tokens, vocabulary).
 
     The rows lie in one, so that the cache is not copied for each; the mask keeps them apart. Where layers
     look back over a window only, each row gets a copy of the cache.

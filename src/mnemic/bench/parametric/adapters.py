@@ -103,10 +103,10 @@ def erase(model: LocalModel, folder: Path, *, seed: int, step: Step = lambda *_:
     }
 
 
-def told(seed: int) -> list[str]:
-    """Statements about lockers of people that there are not."""
+def told(seed: int, count: int | None = None) -> list[str]:
+    """Statements about lockers of people that there are not: FACTS, or `count`."""
     invent = Inventor(seed)
-    codes = [(invent.word(), invent.random.randrange(10_000)) for _ in range(FACTS)]
+    codes = [(invent.word(), invent.random.randrange(10_000)) for _ in range(count or FACTS)]
     return [f"The locker code of {name} is {code:04}." for name, code in codes]
 
 
