@@ -65,6 +65,33 @@ def test_it_streams_what_it_would_say_and_stops_before_a_stop_text() -> None:
 
 
 @needs_smollm2
+def test_an_answer_that_goes_round_in_a_circle_ends() -> None:
+    model = smollm2()
+    from mnemic.models.decoding import until_caught
+
+    asked = [{"role": "user", "content": "Write the word 'rose' a thousand times, then a poem of it."}]
+    free = list(model.answer_tokens(model.prompt_ids(asked), max_tokens=120))
+    assert len(free) == 120, "it would not have ended by itself"
+    said = model.complete(asked, max_tokens=120)
+    assert 48 <= said.usage.output_tokens < 120
+    assert free[: said.usage.output_tokens] == list(until_caught(free))
+
+
+@needs_torch
+def test_what_repeats_but_a_little_is_not_cut() -> None:
+    from mnemic.models.decoding import until_caught
+
+    rule = [5, 6] * 20 + [7]  # a table's line: forty tokens of a period of two
+    counted = [token for n in range(60) for token in (1, 2, n + 10)]  # an enumeration moves on
+    verse = [*range(20, 40)] * 3  # a refrain, three times
+    for tokens in (rule, counted, verse):
+        assert list(until_caught(tokens)) == tokens
+    assert list(until_caught([*range(20, 40)] * 9)) == [*range(20, 40)] * 4
+    assert list(until_caught([5, 6] * 90)) == [5, 6] * 24
+    assert list(until_caught([5] * 90)) == [5] * 48
+
+
+@needs_smollm2
 def test_it_keeps_to_a_schema() -> None:
     schema = {
         "type": "object",

@@ -75,7 +75,7 @@ def quality(
     Writes items.json, kv.jsonl, kv.json, kv.md and kv.svg to --out, and kvpress's results to its kvpress.
     With --kvpress both environments' logits must agree first. docs/bench.md says how to make the other one.
 
-    mnemic bench kv quality --data DIR --items 8 --length 512 --kvpress /venvs/kvpress/bin/python
+    mnemic bench kv quality --data DIR --items 8 --length 512 --kvpress kvpress-env/bin/python
     """
     from mnemic.bench.kv.items import FAMILIES, Sources, make_items, write_items
     from mnemic.bench.kv.measure import measure
