@@ -127,7 +127,8 @@ class Recorded:
 def pack_bits(active: Tensor) -> Tensor:
     """bool [n, neurons] to uint8 [n, neurons / 8], the last byte filled with zeros."""
     padded = F.pad(active.to(torch.uint8), (0, -active.shape[1] % 8)).unflatten(1, (-1, 8))
-    return (padded << torch.arange(8, dtype=torch.uint8)).sum(-1).to(torch.uint8)
+    bytes_: Tensor = (padded << torch.arange(8, dtype=torch.uint8)).sum(-1)
+    return bytes_.to(torch.uint8)
 
 
 def unpack_bits(bits: Tensor, neurons: int) -> Tensor:

@@ -141,7 +141,9 @@ class RowFile:
         content = memoryview(_bytes(rows))
         self._sums[ids] = _sums(content, len(ids))
         size = self.row_bytes
-        starts = np.flatnonzero(np.diff(ids, prepend=ids[0] - 2) > 1) if len(ids) else []
+        if not len(ids):
+            return
+        starts = np.flatnonzero(np.diff(ids, prepend=ids[0] - 2) > 1).tolist()
         for a, b in zip(starts, [*starts[1:], len(ids)], strict=True):
             first, last = int(ids[a]), int(ids[b - 1]) + 1
             _write(self._file, content[a * size : b * size], HEADER + first * size)
@@ -239,7 +241,7 @@ def _header(count: int, width: int, dtype: str) -> bytes:
 
 def _bytes(rows: Tensor) -> Any:
     """The memory of a tensor, to be read from or into."""
-    return memoryview(rows.contiguous().view(torch.uint8).reshape(-1).numpy()).cast("B")
+    return rows.contiguous().view(torch.uint8).reshape(-1).numpy().data.cast("B")
 
 
 def _sums(content: memoryview, rows: int) -> NDArray[np.uint32]:

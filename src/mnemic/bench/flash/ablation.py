@@ -46,7 +46,7 @@ def rates(neurons: int) -> NDArray[np.float64]:
     for _ in range(60):
         middle = (low + high) / 2
         low, high = (middle, high) if np.minimum(middle * shape, most).mean() < ACTIVE else (low, middle)
-    return np.minimum(low * shape, most)
+    return np.asarray(np.minimum(low * shape, most), dtype=np.float64)
 
 
 def trace(size: Size, layer: int, seed: int = 0) -> Iterator[NDArray[np.int64]]:

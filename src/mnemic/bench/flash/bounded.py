@@ -47,7 +47,7 @@ def main(folder: str, budget: int, neurons: str, tokens: int) -> dict[str, Any]:
     ) as flash:
         opened = time.perf_counter() - started
         started = time.perf_counter()
-        said = []
+        said: list[int] = []
         for token in answer(flash.local, prompt, tokens):
             if not said:  # the prompt was read; from here on it is one token at a time
                 prefill, prefill_s = flash.traffic, time.perf_counter() - started

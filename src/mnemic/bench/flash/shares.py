@@ -61,7 +61,7 @@ def kept(model: nn.Module, share: float) -> Iterator[list[list[Tensor]]]:
 
         return hook
 
-    hooks = [part.down_proj.register_forward_pre_hook(keep(n)) for n, part in enumerate(parts)]  # type: ignore[operator,union-attr]
+    hooks = [part.down_proj.register_forward_pre_hook(keep(n)) for n, part in enumerate(parts)]  # type: ignore[union-attr]
     try:
         yield chosen
     finally:

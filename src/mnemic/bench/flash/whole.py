@@ -81,7 +81,7 @@ def watched(model: nn.Module) -> Iterator[list[list[tuple[Tensor, Tensor]]]]:
         ) -> None:
             found.append((args[0].flatten(0, -2), out.flatten(0, -2) > 0))
 
-        hooks.append(part.gate_proj.register_forward_hook(keep))  # type: ignore[operator,union-attr]
+        hooks.append(part.gate_proj.register_forward_hook(keep))  # type: ignore[union-attr]
         seen.append(found)
     try:
         yield seen
