@@ -234,7 +234,7 @@ def updates(
         with _progress(len(MODEL_SYSTEMS)) as step:
             found = run_model(load_model(model), lambda done: step("updates", done))
         command = f"mnemic bench updates --model {model}"
-        _leave(out, "updates-model", found, model_markdown(found, command), as_json)
+        leave(out, "updates-model", found, model_markdown(found, command), as_json)
         return
     if data is None:
         raise InvalidOption(
