@@ -342,4 +342,4 @@ def test_the_mechanisms_are_measured_as_demanded() -> None:
     found = demands({})
     measured = [demand for demand in found if demand.met is not None]
     assert len(measured) >= 23
-    assert [demand.what for demand in measured if not demand.met and "time of a step" not in demand.what] == []
+    assert [one.what for one in measured if not one.met and "time of a step" not in one.what] == []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 import torch
@@ -68,20 +68,34 @@ class RowAdam(Optimizer):
             state["first"] = torch.zeros_like(table)
             state["second"] = torch.zeros_like(table[:, :1] if group["rowwise"] else table)
             state["steps"] = torch.zeros(table.shape[0], dtype=torch.int32, device=table.device)
-        beta1, beta2 = group["betas"]
-        steps = state["steps"][ids] + 1
-        square = gradient.square()
-        if group["rowwise"]:
-            square = square.mean(1, keepdim=True)
-        first = state["first"][ids].lerp_(gradient, 1 - beta1)
-        second = state["second"][ids].lerp_(square, 1 - beta2)
-        age = steps.to(gradient.dtype).unsqueeze(1)
-        denominator = (second / (1 - beta2**age)).sqrt_().add_(group["eps"])
-        moved = table[ids] * (1 - group["lr"] * group["weight_decay"])
-        moved -= group["lr"] * (first / (1 - beta1**age)) / denominator
+        moved, first, second, steps = moved_rows(
+            table[ids], gradient, state["first"][ids], state["second"][ids], state["steps"][ids], group
+        )
         for held, new in ((table, moved), (state["first"], first), (state["second"], second)):
             held.index_copy_(0, ids, new)
         state["steps"].index_copy_(0, ids, steps)
+
+
+def moved_rows(
+    rows: Tensor, gradient: Tensor, first: Tensor, second: Tensor, steps: Tensor, group: Mapping[str, Any]
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """One step of Adam for rows (n, width): the rows, their moments and their numbers of steps after it.
+
+    second: (n, width), or (n, 1) where a row has one for all its numbers. group: lr, betas, eps,
+    weight_decay.
+    """
+    beta1, beta2 = group["betas"]
+    steps = steps + 1
+    square = gradient.square()
+    if second.shape[1] == 1 < gradient.shape[1]:
+        square = square.mean(1, keepdim=True)
+    first = first.lerp(gradient, 1 - beta1)
+    second = second.lerp(square, 1 - beta2)
+    age = steps.to(gradient.dtype).unsqueeze(1)
+    denominator = (second / (1 - beta2**age)).sqrt_().add_(group["eps"])
+    moved = rows * (1 - group["lr"] * group["weight_decay"])
+    moved = moved - group["lr"] * (first / (1 - beta1**age)) / denominator
+    return moved, first, second, steps
 
 
 def rows_of(table: Tensor) -> tuple[Tensor, Tensor]:
