@@ -208,22 +208,40 @@ def updates(
         Path | None,
         typer.Option("--data", help="Folder of MQuAKE's prompt templates.", show_default=False),
     ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            help="Instead: unseen paraphrases by the rules, by this model (smollm2, a folder), by both.",
+            show_default=False,
+        ),
+    ] = None,
     out: Out = Path("bench-results"),
     as_json: Json = False,
 ) -> None:
     """Contradict facts: is what holds now first, what held before still there, and nothing else ended?
 
-    Invented entities, and a control of compatible pairs. Writes updates.json and updates.md to --out.
+    Invented entities, and a control of compatible pairs. Writes updates.json and updates.md to --out, with
+    --model updates-model.json and .md.
     """
     from mnemic.bench.updates import ROUNDS, SYSTEMS, run, updates_markdown
     from mnemic.cube.errors import InvalidOption
 
+    if model is not None:
+        from mnemic.bench.updates_model import MODEL_SYSTEMS, model_markdown, run_model
+        from mnemic.models.registry import load_model
+
+        with _progress(len(MODEL_SYSTEMS)) as step:
+            found = run_model(load_model(model), lambda done: step("updates", done))
+        command = f"mnemic bench updates --model {model}"
+        leave(out, "updates-model", found, model_markdown(found, command), as_json)
+        return
     if data is None:
         raise InvalidOption(
             "--data is missing. Download cloze_templates.json and question_templates.json from github.com/"
             "princeton-nlp/MQuAKE (MIT, prompts/templates) and pass their folder"
         )
-    with _progress(ROUNDS * (len(SYSTEMS) + 1)) as step:
+    with _progress(ROUNDS * (len(SYSTEMS) + 2)) as step:
         found = run(data, lambda done: step("updates", done))
     leave(out, "updates", found, updates_markdown(found, "mnemic bench updates --data DIR"), as_json)
 

@@ -11,6 +11,7 @@ from typing import Any
 from mnemic.cube.errors import InvalidOption, NotFound
 from mnemic.cube.ids import id_bytes
 from mnemic.cube.model import Kind
+from mnemic.cube.times import Clock, now
 from mnemic.governance.guard import Guard
 from mnemic.governance.redaction import Redactor
 from mnemic.governance.sweep import over
@@ -87,7 +88,7 @@ def load(
     progress: Progress | None = None,
 ) -> Merged:
     """Take in a dump or another vault, all or nothing; then make the features that did not come along."""
-    with opened(source, tenant=vault.tenant, key=key) as records:
+    with opened(source, tenant=vault.tenant, key=key, clock=vault.clock) as records:
         account = merge(vault, records, slot_of=_slot_of, progress=progress)
     if account.stored:
         embed_pending(vault, maker.lexical, lexical_only, progress)
@@ -117,8 +118,13 @@ def compare(
 
 
 @contextmanager
-def opened(source: str | os.PathLike[str], *, tenant: str, key: KeyLike | None = None) -> Iterator[Records]:
-    """The records of a dump, or of a vault by path or URL. Raises NotFound; a vault is never made."""
+def opened(
+    source: str | os.PathLike[str], *, tenant: str, key: KeyLike | None = None, clock: Clock = now
+) -> Iterator[Records]:
+    """The records of a dump, or of a vault by path or URL. Raises NotFound; a vault is never made.
+
+    Of a vault it is what a dump of it would hold now: what is over by its own rules stays there.
+    """
     is_url = not isinstance(source, os.PathLike) and "://" in source
     path = None if is_url else Path(source).expanduser()
     if path is not None and not path.exists():
@@ -127,18 +133,21 @@ def opened(source: str | os.PathLike[str], *, tenant: str, key: KeyLike | None =
         with FileSource(path) as file:
             yield file
         return
-    vault = _opened(source, tenant, key)
+    vault = _opened(source, tenant, key, clock)
     try:
+        guard = Guard(vault)
         with vault.database.read() as transaction:
-            yield VaultSource(vault, transaction)
+            records = VaultSource(vault, transaction)
+            records.hide(over(guard, transaction))
+            yield records
     finally:
         vault.close()
 
 
-def _opened(source: str | os.PathLike[str], tenant: str, key: KeyLike | None) -> Vault:
+def _opened(source: str | os.PathLike[str], tenant: str, key: KeyLike | None, clock: Clock) -> Vault:
     try:
-        return open_vault(source, tenant=tenant, key=key)
+        return open_vault(source, tenant=tenant, key=key, clock=clock)
     except InvalidOption:
         if key is None:
             raise
-        return open_vault(source, tenant=tenant)  # of the two, only the other is encrypted
+        return open_vault(source, tenant=tenant, clock=clock)  # of the two, only the other is encrypted

@@ -29,12 +29,7 @@ from typing import IO, Any, BinaryIO, Final, Self
 from mnemic.cube.errors import DumpDamaged, DumpTooNew, InvalidOption, MnemicError, NotFound
 from mnemic.cube.times import now
 from mnemic.vault.blobs import pieces, sync_folder
-from mnemic.vault.records import (
-    Change,
-    Edge,
-    Group,
-    Records,
-    Version,
+from mnemic.vault.record_lines import (
     change_json,
     change_of,
     edge_json,
@@ -42,6 +37,7 @@ from mnemic.vault.records import (
     version_json,
     version_of,
 )
+from mnemic.vault.records import Change, Edge, Group, Records, Version
 
 FORMAT: Final = 1
 DIGEST_CHARS: Final = 64

@@ -1,4 +1,4 @@
-"""What was said before and how to get it back: history, restore, undo, freeze."""
+"""What was said before and how to get it back: history, restore, undo; and freeze, pin, fuse."""
 
 from __future__ import annotations
 
@@ -10,12 +10,16 @@ from typing import overload
 from mnemic.cube.checks import require_count
 from mnemic.cube.errors import InvalidOption
 from mnemic.cube.ids import id_bytes
-from mnemic.cube.model import Kind, MemCube, Scope
+from mnemic.cube.model import Kind, MemCube, Origin, Scope
 from mnemic.cube.reach import Reach
-from mnemic.plaintext.ingest.checked import check_reason
-from mnemic.plaintext.ingest.features import FeatureMaker, embed_pending, lexical_only
+from mnemic.governance.guard import Guard
+from mnemic.plaintext.ingest.checked import check_reason, check_text
+from mnemic.plaintext.ingest.features import FeatureMaker, embed_pending, lexical_only, utterance
+from mnemic.plaintext.ingest.recalled import find_recalled
 from mnemic.plaintext.ingest.store import Change, changed
 from mnemic.vault.changes import LoggedChange
+from mnemic.vault.codec import Draft, Secret
+from mnemic.vault.fusing import fuse as vault_fuse
 from mnemic.vault.snapshot import Snapshot
 from mnemic.vault.vault import Vault
 from mnemic.vault.writing import Written
@@ -116,6 +120,54 @@ def undo(vault: Vault, maker: FeatureMaker, ids: str | Iterable[str], *, reason:
 def freeze(vault: Vault, ids: str | Iterable[str], *, thaw: bool, reason: str | None = None) -> Change:
     """Raises NotFound."""
     return changed(vault.freeze(_listed(ids, "cube"), thaw=thaw, reason=check_reason(reason)))
+
+
+def pin(vault: Vault, ids: str | Iterable[str], *, unpin: bool, reason: str | None = None) -> Change:
+    """Raises NotFound, Frozen."""
+    return changed(vault.pin(_listed(ids, "cube"), unpin=unpin, reason=check_reason(reason)))
+
+
+def fuse(
+    vault: Vault,
+    maker: FeatureMaker,
+    ids: str | Iterable[str],
+    text: str,
+    *,
+    guard: Guard,
+    reason: str | None = None,
+) -> Change:
+    """Raises NotFound, Frozen, InvalidText, InvalidOption."""
+    cubes, checked, reason = _listed(ids, "cube"), check_text(text), check_reason(reason)
+    with vault.snapshot() as snapshot:
+        first = snapshot.head(cubes[0]).header.scope
+        labels = {label for cube in cubes for label in snapshot.head(cube).header.labels}
+    secrets: list[Secret] = []
+    checked = guard.redaction(first, labels).clean(checked, secrets=secrets)
+    recalled = tuple(find_recalled(checked))
+
+    def tell(said: Sequence[Draft]) -> Draft:
+        if any(one.kind is not Kind.plaintext or one.origin is Origin.derived for one in said):
+            raise InvalidOption("only texts that were told can be fused; what is derived follows from them")
+        name, role, origin = ({getattr(one, field) for one in said} for field in ("name", "role", "origin"))
+        speaker = name.pop() if len(name) == 1 else None
+        speaker_role = role.pop() if len(role) == 1 else None
+        (features,) = maker.make([utterance(checked, recalled, speaker or speaker_role)])
+        return Draft(
+            payload=checked.encode(),
+            origin=origin.pop() if len(origin) == 1 else Origin.user,
+            at=max(one.at for one in said if one.at is not None),
+            expires_at=min((one.expires_at for one in said if one.expires_at is not None), default=None),
+            role=speaker_role,
+            name=speaker,
+            labels=tuple(dict.fromkeys(label for one in said for label in one.labels)),
+            metadata=said[0].metadata,
+            pinned=any(one.pinned for one in said),
+            recalled=recalled,
+            features=features,
+            secrets=tuple(secrets),
+        )
+
+    return changed(vault_fuse(vault, cubes, tell, reason=reason))
 
 
 def _done(vault: Vault, maker: FeatureMaker, written: Sequence[tuple[Written, Scope]]) -> Change:
