@@ -1,8 +1,8 @@
 """How fast memory layers are: chunks against the token loop, against public code, and against length.
 
     python speed/layers.py                         # ours alone
-    python speed/layers.py --peers /venvs/peers    # a folder with flash-linear-attention and x-transformers
-    python speed/layers.py --peers /venvs/peers --only gated    # those rows of the last table alone
+    python speed/layers.py --peers envs/peers    # a folder with flash-linear-attention and x-transformers
+    python speed/layers.py --peers envs/peers --only gated    # those rows of the last table alone
 
 CPU time of one thread, rounds by turns, ratios round by round: median [least, most].
 """

@@ -1,8 +1,8 @@
 """How fast Titans' memory is: chunked form, reference loop and titans-pytorch in one process, on the CPU.
 
-    python -m venv /venvs/titans
-    /venvs/titans/bin/pip install torch==2.13.0 titans-pytorch==0.5.5 -e '.[torch]'
-    /venvs/titans/bin/python speed/titans.py --out docs/results
+    python -m venv envs/titans
+    envs/titans/bin/pip install torch==2.13.0 titans-pytorch==0.5.5 -e '.[torch]'
+    envs/titans/bin/python speed/titans.py --out docs/results
 
 Each round runs every form once, in turn; a ratio is taken within a round, and the table gives its median
 and range over the rounds. Without titans-pytorch its rows say so.

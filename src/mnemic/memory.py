@@ -743,7 +743,8 @@ class Memory(Computing):
         """
         self._guard.require_admin("see the background work")
         readers = [one.name for one in self._derivation.derivers]
-        return health(self._vault, readers, last_error=self._worker.last_error)
+        error = self._worker.last_error or self._parts.pending.last_error
+        return health(self._vault, readers, last_error=error)
 
     def close(self) -> None:
         """Give the file back. What was acknowledged is safe with or without it."""

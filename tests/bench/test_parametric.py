@@ -84,9 +84,17 @@ def test_adapters_erasure_and_every_form(words: list[str], tmp_path: Path) -> No
     assert found["forms"] == {}
     found = run(words, "forms")
     assert found["adapters"] == [learned]
-    assert list(found["forms"]) == ["nothing", "text in the prompt", "KV cube", "kNN", "MLP", "LoRA"]
+    assert list(found["forms"]) == [
+        "nothing",
+        "text, all of it",
+        "text, searched",
+        "KV cube",
+        "kNN",
+        "MLP",
+        "LoRA",
+    ]
     assert found["forms"]["LoRA"]["seen"] >= found["forms"]["nothing"]["seen"]
-    assert found["forms"]["KV cube"]["bytes"] > found["forms"]["text in the prompt"]["bytes"] > 0
+    assert found["forms"]["KV cube"]["bytes"] > found["forms"]["text, all of it"]["bytes"] > 0
     report = (tmp_path / "out" / "parametric.md").read_text()
     assert "| MemOS, E3 | passed its gate and was stored | all | 1 of 1 | yes |" in report
 

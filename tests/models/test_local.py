@@ -65,6 +65,33 @@ def test_it_streams_what_it_would_say_and_stops_before_a_stop_text() -> None:
 
 
 @needs_smollm2
+def test_an_answer_that_goes_round_in_a_circle_ends() -> None:
+    model = smollm2()
+    from mnemic.models.decoding import until_caught
+
+    asked = [{"role": "user", "content": "Write the word 'rose' a thousand times, then a poem of it."}]
+    free = list(model.answer_tokens(model.prompt_ids(asked), max_tokens=120))
+    assert len(free) == 120, "it would not have ended by itself"
+    said = model.complete(asked, max_tokens=120)
+    assert 48 <= said.usage.output_tokens < 120
+    assert free[: said.usage.output_tokens] == list(until_caught(free))
+
+
+@needs_torch
+def test_what_repeats_but_a_little_is_not_cut() -> None:
+    from mnemic.models.decoding import until_caught
+
+    rule = [5, 6] * 20 + [7]  # a table's line: forty tokens of a period of two
+    counted = [token for n in range(60) for token in (1, 2, n + 10)]  # an enumeration moves on
+    verse = [*range(20, 40)] * 3  # a refrain, three times
+    for tokens in (rule, counted, verse):
+        assert list(until_caught(tokens)) == tokens
+    assert list(until_caught([*range(20, 40)] * 9)) == [*range(20, 40)] * 4
+    assert list(until_caught([5, 6] * 90)) == [5, 6] * 24
+    assert list(until_caught([5] * 90)) == [5] * 48
+
+
+@needs_smollm2
 def test_it_keeps_to_a_schema() -> None:
     schema = {
         "type": "object",
@@ -99,6 +126,16 @@ def test_json_that_is_cut_off_is_an_error_that_says_so() -> None:
     schema = {"type": "string", "minLength": 50}
     with pytest.raises(ModelError, match="cut off at 5 tokens"):
         tiny_llama().complete(USER, schema=schema, max_tokens=5)
+
+
+@needs_torch
+def test_json_that_is_cut_off_within_a_character_is_the_same_error() -> None:
+    schema = {"const": "\U00013000\U00013001"}  # four bytes each, a token each
+    whole = tiny_llama().complete(USER, schema=schema, max_tokens=64)
+    assert whole.parsed == schema["const"]
+    for tokens in range(2, whole.usage.output_tokens):
+        with pytest.raises(ModelError, match="was cut off"):
+            tiny_llama().complete(USER, schema=schema, max_tokens=tokens)
 
 
 @needs_torch

@@ -350,3 +350,63 @@ def test_a_model_without_such_layers_is_refused_by_name() -> None:
         layer.other, layer.mlp = layer.mlp, None
     with pytest.raises(UnsupportedModel, match="neox has no list of 2 layers"):
         tap_path(local, 1)
+
+
+def test_only_the_answer_of_an_example_is_stored() -> None:
+    """And its key is that of the same text read as a whole."""
+    import torch
+
+    from mnemic.parametric.datastore import build, estimate
+    from mnemic.parametric.lora_training import Example
+
+    local = learner()
+    prompt, answer = local.encode("What is the code of Ida? It is"), local.encode(" 2839")
+    store = build(local, [Example(prompt, answer), "Tom likes nuts."])
+    whole = build(local, [prompt + answer])
+    assert store.values[: len(answer)].tolist() == answer
+    assert torch.allclose(store.keys[: len(answer)], whole.keys[len(prompt) - 1 :], atol=1e-6)
+    assert len(store) == len(answer) + len(local.encode("Tom likes nuts.")) - 1
+    assert estimate(local, [Example(prompt, answer)]).tokens == len(answer)
+
+
+@pytest.mark.parametrize("form", ["exact", "mlp"])
+def test_beyond_its_reach_a_memory_is_silent(form: str) -> None:
+    """What it was made from it speaks of; unrelated text keeps the model's own probabilities."""
+    import torch
+
+    from mnemic.models.fingerprint import fingerprint
+    from mnemic.parametric.blend import Blend, curve
+    from mnemic.parametric.datastore import Taps, build
+    from mnemic.parametric.mlp import Compile, compile_memory, targets
+    from mnemic.parametric.nearest import Search, nearest
+    from mnemic.parametric.tap import tapped
+
+    local = learner()
+    told = ["The code of Ida is 2839.", "Know that the code of Ida is 2839.", "Yes, the code of Ida is 2839."]
+    other = "xyz zyx qqq jjj www vvv kkk. "
+    store = build(local, told)
+    near = nearest(local, store, Search(k=4, temperature=0.1, reach=0.5))
+    memory: Any = near
+    if form == "mlp":
+        options = Compile(blocks=1, widen=2.0, epochs=30, batch=16, learning_rate=5e-3)
+        others = build(local, [other, "qqq www zzz."], Taps()).inputs
+        memory = compile_memory(local, store, targets(near), options, others=others)
+    blend = Blend(memory=memory, fingerprint=fingerprint(local), lam=0.9)
+    spoken = curve(local, memory, told[0], lambdas=[0.9])
+    assert spoken.at(0.9) < spoken.at(0.0) / 2
+    left = curve(local, memory, other * 2, lambdas=[0.9])
+    assert left.at(0.9) < 1.25 * left.at(0.0)
+    always = curve(local, near.at(reach=None), other * 2, lambdas=[0.9])
+    assert always.at(0.9) > 2 * always.at(0.0)
+    with torch.no_grad():
+        ids = torch.tensor([local.encode(other)])
+        alone = local.model(ids).logits.log_softmax(-1)
+        with blend.applied(local), tapped(local, [memory.path]) as (tap,):
+            mounted = local.model(ids).logits
+            share = memory.say(tap.take()[0])[1]
+    silent = share < 1e-3
+    assert silent.any()
+    assert torch.allclose(mounted[0, silent].exp(), alone[0, silent].exp(), atol=2e-3)
+    for reach in (0.0, -1.0, float("nan")):
+        with pytest.raises(InvalidOption, match="reach"):
+            Search(reach=reach)

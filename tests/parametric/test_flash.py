@@ -91,10 +91,10 @@ def path(tmp_path: Path, rows: Any) -> Path:
     return tmp_path / "table"
 
 
-def budget(capacity: int, count: int = 40, row: int = 32) -> int:
-    from mnemic.parametric.disk_rows import SLOT_BYTES
+def budget(capacity: int, count: int = 40, row: int = 32, window: int = 4) -> int:
+    from mnemic.parametric.disk_rows import ROW_BYTES, slot_bytes
 
-    return capacity * (row + SLOT_BYTES) + 4 * count
+    return capacity * (row + slot_bytes(window)) + ROW_BYTES * count
 
 
 def test_it_gives_what_a_table_in_memory_gives_within_its_budget(path: Path, rows: Any) -> None:
@@ -105,7 +105,7 @@ def test_it_gives_what_a_table_in_memory_gives_within_its_budget(path: Path, row
 
     draw = torch.Generator().manual_seed(1)
     for capacity, window in ((3, 4), (12, 2), (40, 4), (1, 1)):
-        with DiskRows(path, budget=budget(capacity), window=window) as table:
+        with DiskRows(path, budget=budget(capacity, window=window), window=window) as table:
             assert isinstance(table, RowTable)
             assert (table.shape, table.dtype, table.row_bytes) == ((40, 8), torch.float32, 32)
             place = table._rows.data_ptr()
@@ -119,9 +119,11 @@ def test_it_gives_what_a_table_in_memory_gives_within_its_budget(path: Path, row
                 assert set(table.resident) <= union
                 if len(union) <= capacity:
                     assert set(table.resident) == union
-                assert all(torch.equal(table._rows[table._slots[id]], rows[id]) for id in table.resident)
+                assert all(
+                    torch.equal(table._rows[int(table._places[id])], rows[id]) for id in table.resident
+                )
             assert table._rows.data_ptr() == place  # allocated once
-            assert table.resident_bytes <= budget(capacity)
+            assert table.resident_bytes <= budget(capacity, window=window)
             traffic = table.traffic
             assert traffic.bytes_read == 32 * (traffic.asked - traffic.hits)
             assert traffic.asked == sum(map(len, asked))
@@ -132,7 +134,7 @@ def test_a_window_reads_only_what_the_last_tokens_did_not(path: Path) -> None:
 
     from mnemic.parametric.disk_rows import DiskRows
 
-    with DiskRows(path, budget=budget(40), window=2) as table:
+    with DiskRows(path, budget=budget(40, window=2), window=2) as table:
         for ids, fresh, reads in (([1, 2, 3, 7], 4, 2), ([2, 3], 0, 0), ([4, 2], 1, 1), ([1], 1, 1)):
             before = table.traffic
             table.get(torch.tensor(ids))
@@ -260,7 +262,7 @@ def test_it_is_exact_with_an_oracle_and_reads_only_new_neurons(tmp_path: Path) -
     down = torch.randn(width, neurons, generator=draw) / neurons**0.5
     bias = torch.full((neurons,), -1.5)
     pack_mlp(tmp_path / "mlp", up, down)
-    union = budget(neurons, neurons, 2 * width * 4)
+    union = budget(neurons, neurons, 2 * width * 4, window)
     with DiskRows(tmp_path / "mlp", budget=union, window=window) as table:
         layer = FlashMLP(table, Oracle(up, bias), bias)
         before, active = 0, []

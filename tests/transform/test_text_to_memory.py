@@ -43,9 +43,16 @@ def memory(tmp_path: Path) -> Iterator[mnemic.Memory]:
         yield made
 
 
+def enough(memory: mnemic.Memory, form: str) -> None:
+    """IVF-PQ needs more keys than a few answers have."""
+    for number in range(8 if form == "ivfpq" else 0):
+        memory.add(f"The locker of Number {number} is {number * 37 + 12}.", user="ana")
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_the_model_answers_from_it_until_a_source_changes(memory: mnemic.Memory, form: str) -> None:
     local = learner()
+    enough(memory, form)
     ids = [one.id for one in memory.list(user="ana")]
     cube = memory.as_memory(ids, local, options=options(form, lam=0.9), title="codes")
     assert local.complete([{"role": "user", "content": QUESTION}], max_tokens=6).text[:4] != "2839"
@@ -76,6 +83,7 @@ def test_what_is_read_back_says_the_same(memory: mnemic.Memory, form: str) -> No
     from mnemic.parametric.blend_cube import load
 
     local = learner()
+    enough(memory, form)
     cube = memory.as_memory(memory.list(user="ana"), local, options=options(form))
     one, two = (load(memory._parts.vault, cube) for _ in range(2))
     state = local.model.get_input_embeddings().weight[:5].detach()
@@ -85,7 +93,7 @@ def test_what_is_read_back_says_the_same(memory: mnemic.Memory, form: str) -> No
     said = one.explain(local, "The code of Ida is")
     assert bool(said.evidence) is (form != "mlp")
     if said.evidence:
-        assert said.evidence[0].source in range(20)
+        assert said.evidence[0].source in range(60)
     assert cube.blob is not None
     folder = memory._parts.vault.blobs.folder
     assert folder is not None

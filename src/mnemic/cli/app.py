@@ -12,6 +12,7 @@ from mnemic.cli import (
     bench,
     bench_ballet,
     bench_chunks,
+    bench_flash,
     bench_hcam,
     bench_hybrid,
     bench_kv_cubes,
@@ -120,6 +121,7 @@ for group in GROUPS:
 bench.app.command()(bench_layers.layers)
 bench.app.command()(bench_titans.titans)
 bench.app.command()(bench_parametric.parametric)
+bench.app.command()(bench_flash.flash)
 bench.app.command()(bench_ultramem.ultramem)
 bench.app.command()(bench_hybrid.hybrid)
 bench.app.command()(bench_hcam.hcam)

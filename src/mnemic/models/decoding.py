@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any, Final
 
 import torch
@@ -11,6 +11,9 @@ from mnemic.models.hf import cache_keyword
 from mnemic.models.json_grammar import State, begins, is_complete, step
 
 NEAR: Final = 64  # candidates that are looked at before all are sorted
+LONGEST_CYCLE: Final = 64  # tokens of a passage whose repetition is noticed
+REPEATED: Final = 4  # times that it is said before an answer ends there
+CIRCLE: Final = 48  # tokens that the repetitions have to fill: short patterns are often meant
 
 
 class Gate:
@@ -91,6 +94,30 @@ def decode(
         if gate is not None and gate.full:
             return
         feed = torch.tensor([[token]], dtype=torch.long, device=model.device)
+
+
+def until_caught(tokens: Iterable[int]) -> Iterator[int]:
+    """The tokens until one passage of at most 64 has been said four times running, in 48 tokens or more.
+
+    A greedy answer of a small model that is caught in a circle stays in it until it is cut off. O(64) a token
+    while tokens repeat.
+    """
+    said: list[int] = []
+    since: dict[int, int] = {}  # period -> how many of the last tokens equal those one period before
+    for token in tokens:
+        yield token
+        said.append(token)
+        since = {
+            period: since.get(period, 0) + 1
+            for period in range(1, min(LONGEST_CYCLE, len(said) - 1) + 1)
+            if said[-1 - period] == token
+        }
+        if any(
+            run >= max((REPEATED - 1) * period, CIRCLE - period)
+            for period, run in since.items()
+            if period > 1
+        ):
+            return
 
 
 def _choose(logits: torch.Tensor, temperature: float, ends: Collection[int], gate: Gate | None) -> int | None:

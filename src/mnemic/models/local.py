@@ -16,7 +16,7 @@ import transformers
 
 from mnemic.cube.errors import InvalidOption, ModelError, UnusableAnswer
 from mnemic.models.base import Completion, Usage
-from mnemic.models.decoding import Gate, decode
+from mnemic.models.decoding import Gate, decode, until_caught
 from mnemic.models.detokenize import TextStream, token_bytes
 from mnemic.models.hf import quietly
 from mnemic.models.messages import check_messages, check_sampling
@@ -97,8 +97,9 @@ class LocalModel:
         """Answer. With `schema` (JSON Schema) only tokens are chosen that keep the answer within it.
 
         Held to while decoding: types, properties and their order, required, enum, const, items and their
-        number, lengths of strings, anyOf, oneOf, local $ref; other keywords are checked afterwards. One
-        prefill and a step for every token.
+        number, lengths of strings, anyOf, oneOf, local $ref; other keywords are checked afterwards. A greedy
+        answer (temperature 0) that says one passage four times running ends there. One prefill and a step for
+        every token.
 
         Raises InvalidOption, InvalidInput and InvalidText before anything is computed; ModelError when the
         prompt is too long, or JSON is cut off at max_tokens or fails a keyword that is only checked.
@@ -107,7 +108,7 @@ class LocalModel:
         checked = check_messages(messages)
         if schema is None:
             ids = self.prompt_ids(checked)
-            made = list(self.answer_tokens(ids, max_tokens=max_tokens, temperature=temperature))
+            made = list(self._spoken(ids, max_tokens, temperature))
             text = "".join(TextStream(self.tokenizer, stop).all(made))
             return Completion(text=text, usage=Usage(input_tokens=len(ids), output_tokens=len(made)))
         return self._in_schema(checked, max_tokens, temperature, schema)
@@ -123,8 +124,7 @@ class LocalModel:
         """The answer piece by piece; arguments are checked at once. Raises as `complete` does."""
         check_sampling(max_tokens, temperature, stop)
         ids = self.prompt_ids(check_messages(messages))
-        tokens = self.answer_tokens(ids, max_tokens=max_tokens, temperature=temperature)
-        return TextStream(self.tokenizer, stop).all(tokens)
+        return TextStream(self.tokenizer, stop).all(self._spoken(ids, max_tokens, temperature))
 
     def count_tokens(self, text: str) -> int:
         """Exact, without special tokens."""
@@ -207,6 +207,11 @@ class LocalModel:
 
     # --- inside
 
+    def _spoken(self, ids: Sequence[int], max_tokens: int, temperature: float) -> Iterator[int]:
+        """An answer's tokens; a greedy one ends where it goes round in a circle."""
+        tokens = self.answer_tokens(ids, max_tokens=max_tokens, temperature=temperature)
+        return tokens if temperature else until_caught(tokens)
+
     def _in_schema(
         self,
         messages: list[dict[str, str]],
@@ -222,13 +227,13 @@ class LocalModel:
         ids = self.prompt_ids(asked)
         gate = Gate(self.token_bytes, grammar(schema))
         made = list(self.answer_tokens(ids, max_tokens=max_tokens, temperature=temperature, gate=gate))
-        text = b"".join(self.token_bytes[token] or b"" for token in made).decode()
         usage = Usage(input_tokens=len(ids), output_tokens=len(made))
         if not gate.complete:
             raise UnusableAnswer(
                 f"{self.name} was cut off at {len(made)} tokens before its JSON ended. Raise max_tokens=, or "
                 "limit the length of its strings in the schema (maxLength)"
             )
+        text = b"".join(self.token_bytes[token] or b"" for token in made).decode()  # whole, so it is UTF-8
         try:
             return Completion(text=text, usage=usage, parsed=read_json(text, validator))
         except Unsatisfied as problem:

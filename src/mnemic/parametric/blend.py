@@ -33,7 +33,8 @@ _ids: Final[set[str]] = set()  # of all that were made here: those may be mounte
 class Blend:
     """A memory mounted at the logits with weight `lam`; what comes out are log-probabilities. A `Mountable`.
 
-    With lam = 0 the model's logits pass through to the bit.
+    Where the memory has nothing to say (see `Search.reach`) the model speaks alone. With lam = 0 the model's
+    logits pass through to the bit.
     """
 
     memory: Memory
@@ -97,11 +98,9 @@ class Blend:
 
     def mixed(self, logits: Tensor, states: Tensor) -> Tensor:
         """logits [rows, tokens, vocabulary], states [rows, tokens, width]: log-probabilities like logits."""
-        told = self.memory.log_probs(states.flatten(0, 1)).view(logits.shape)
-        if self.lam == 1:
-            return told.to(logits.dtype)
-        alone = logits.float().log_softmax(-1) + math.log1p(-self.lam)
-        return torch.logaddexp(alone, told + math.log(self.lam)).to(logits.dtype)
+        told, share = self.memory.say(states.flatten(0, 1))
+        lam = (self.lam * share).view(*logits.shape[:-1], 1)
+        return _mix(logits.float().log_softmax(-1), told.view(logits.shape), lam).to(logits.dtype)
 
     @contextmanager
     def applied(self, local: LocalModel) -> Iterator[None]:
@@ -228,20 +227,18 @@ def curve(
     if any(not 0 <= one <= 1 for one in asked):
         raise InvalidOption(f"lambdas={lambdas!r:.80} must be between 0 and 1")
     heard = hear(local, text, [memory.path], tokens=tokens) if isinstance(text, str) else text
-    told = torch.cat(
-        [
-            memory.log_probs(states).gather(1, gold[:, None])[:, 0]
-            for states, gold in zip(
-                heard.states[memory.path].split(CHUNK), heard.gold.split(CHUNK), strict=True
-            )
-        ]
-    )
-    alone, told = heard.alone.double(), told.double()
-    found = [(lam, math.exp(-float(_mix(alone, told, lam).mean()))) for lam in asked]
+    said, shares = [], []
+    for states, gold in zip(heard.states[memory.path].split(CHUNK), heard.gold.split(CHUNK), strict=True):
+        told, share = memory.say(states)
+        said.append(told.gather(1, gold[:, None])[:, 0])
+        shares.append(share)
+    alone, told, share = heard.alone.double(), torch.cat(said).double(), torch.cat(shares).double()
+    found = [(lam, math.exp(-float(_mix(alone, told, lam * share).mean()))) for lam in asked]
     return Curve(tokens=len(heard.gold), perplexities=tuple(found))
 
 
-def _mix(alone: Tensor, told: Tensor, lam: float) -> Tensor:
-    if lam in (0, 1):
-        return told if lam else alone
-    return torch.logaddexp(alone + math.log1p(-lam), told + math.log(lam))
+def _mix(alone: Tensor, told: Tensor, lam: Tensor) -> Tensor:
+    """Log-probabilities of the model and of the memory, mixed; lam from 0 to 1, like the last of them or
+    broadcast over them.
+    """
+    return torch.logaddexp(alone + torch.log1p(-lam), told + lam.log())

@@ -16,10 +16,11 @@ from torch import Tensor
 from mnemic.cube.checks import require_count
 from mnemic.cube.errors import InvalidOption, ModelError
 from mnemic.models.local import LocalModel
-from mnemic.parametric.lora_training import Progress, silent
+from mnemic.parametric.lora_training import Example, Progress, silent
 from mnemic.parametric.tap import layers_of, tap_path, tapped, width_of
 
-Text = str | Sequence[int]
+Text = str | Sequence[int] | Example  # of an example only the answer is stored, for it alone is to be said
+Block = tuple[int, list[int], int]  # number of the text, ids, the first position that is stored
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,10 +87,10 @@ def estimate(local: LocalModel, texts: Sequence[Text], taps: Taps | None = None)
     """Time one block, and multiply. bytes: keys in float32 and their values."""
     taps = taps or Taps()
     blocks = _blocks(local, texts, taps.block)
-    tokens = sum(len(ids) - 1 for _, ids in blocks)
+    tokens = sum(len(ids) - 1 - first for _, ids, first in blocks)
     started = time.perf_counter()
     _read(local, [blocks[0]], taps, silent)
-    seconds = (time.perf_counter() - started) / (len(blocks[0][1]) - 1) * tokens
+    seconds = (time.perf_counter() - started) / len(blocks[0][1]) * sum(len(ids) for _, ids, _ in blocks)
     return Estimate(tokens=tokens, seconds=seconds, bytes=tokens * (width_of(local) * 4 + 12))
 
 
@@ -105,35 +106,35 @@ def build(
     return _read(local, _blocks(local, texts, taps.block), taps, progress)
 
 
-def _blocks(local: LocalModel, texts: Sequence[Text], size: int) -> list[tuple[int, list[int]]]:
-    """(text, ids) of every block; the last token of one is the first of the next: no value is lost."""
-    out = []
+def _blocks(local: LocalModel, texts: Sequence[Text], size: int) -> list[Block]:
+    """The last token of one is the first of the next: no value is lost. An example is one block."""
+    out: list[Block] = []
     for number, text in enumerate(texts):
+        if isinstance(text, Example):
+            out.append((number, [*text.prompt, *text.answer], len(text.prompt) - 1))
+            continue
         ids = local.encode(text) if isinstance(text, str) else list(text)
-        for start in range(0, len(ids) - 1, size - 1):
-            out.append((number, ids[start : start + size]))
+        out += [(number, ids[start : start + size], 0) for start in range(0, len(ids) - 1, size - 1)]
     if not out:
         raise InvalidOption("the texts are too short: a datastore needs at least two tokens of one text")
     return out
 
 
-def _read(
-    local: LocalModel, blocks: Sequence[tuple[int, list[int]]], taps: Taps, progress: Progress
-) -> Datastore:
+def _read(local: LocalModel, blocks: Sequence[Block], taps: Taps, progress: Progress) -> Datastore:
     paths = [tap_path(local, layer) for layer in taps.layers(local)]
     keys, inputs, values, places, texts = [], [], [], [], []
     with torch.no_grad(), tapped(local, paths) as (key_tap, input_tap):
-        for number, (text, ids) in enumerate(blocks):
+        for number, (text, ids, first) in enumerate(blocks):
             local.model(torch.tensor([ids]), use_cache=False, logits_to_keep=1)
-            keys.append(key_tap.take()[0, :-1].float())
-            inputs.append(input_tap.take()[0, :-1].float())
+            keys.append(key_tap.take()[0, first:-1].float())
+            inputs.append(input_tap.take()[0, first:-1].float())
             if not bool(torch.isfinite(keys[-1]).all() and torch.isfinite(inputs[-1]).all()):
                 raise ModelError(
                     f"{local.name} in {local.dtype} gives activations that are no numbers. Load it in float32"
                 )
-            values.append(torch.tensor(ids[1:], dtype=torch.int32))
-            places.append(torch.full((len(ids) - 1,), number, dtype=torch.int32))
-            texts.append(torch.full((len(ids) - 1,), text, dtype=torch.int32))
+            values.append(torch.tensor(ids[first + 1 :], dtype=torch.int32))
+            places.append(torch.full_like(values[-1], number))
+            texts.append(torch.full_like(values[-1], text))
             progress("reading", number + 1, len(blocks))
     return Datastore(
         keys=torch.cat(keys),

@@ -26,10 +26,12 @@ class Gate:
     on. learned: what share of the questions that the model alone gets wrong it must get right. perplexity: by
     what factor that of unrelated text may rise. control: also train on shuffled answers; such an adapter must
     stay near chance on the true ones (within three standard errors), or the questions give them away. It
-    doubles the time. unrelated: the text; default: one of general knowledge.
+    doubles the time. unrelated: the text; default: one of general knowledge. questions: at most so many
+    held-out questions are asked, of facts at even distances.
     """
 
     candidates: int = 20
+    questions: int = 200
     learned: float = 0.5
     perplexity: float = 1.1
     control: bool = True
@@ -37,6 +39,7 @@ class Gate:
 
     def __post_init__(self) -> None:
         require_count(minimum=2, candidates=self.candidates)
+        require_count(questions=self.questions)
         require_positive(perplexity=self.perplexity)
         if not 0 <= self.learned <= 1:
             raise InvalidOption(f"learned={self.learned!r:.80} must be between 0 and 1")
@@ -125,6 +128,8 @@ def examine(
 ) -> GateReport:
     """Measure an adapter against the model alone. O(3 · questions · candidates) short forwards."""
     text = gate.unrelated or NEUTRAL
+    every = -(-sum(len(one.held_out) for one in facts) // gate.questions)
+    facts, among = facts[::every], among[::every]
 
     def under(what: str, applied: AbstractContextManager[None]) -> tuple[float, float]:
         with applied:

@@ -25,7 +25,7 @@ from mnemic.parametric.scoring import answer_ids, question_ids
 
 Progress = Callable[[str, int, int], None]  # what, done, total
 REHEARSED_TOKENS: Final = 12
-KEPT_TOKENS: Final = 64  # of unrelated text a step
+KEPT_TOKENS: Final = 32  # of unrelated text a step
 PRECISIONS: Final = {"float32": None, "bfloat16": torch.bfloat16}
 
 
@@ -53,7 +53,7 @@ class Recipe:
     batch: int = 8
     enough: float = 0.02
     rehearsed: int = 12
-    keep: float = 1.0
+    keep: float = 3.0
     precision: str = "float32"
     seed: int = 0
 
@@ -234,16 +234,21 @@ def answer_loss(model: Any, batch: Sequence[Example], keyword: str) -> tuple[Ten
     options: dict[str, Any] = {"use_cache": False}
     if shared:
         cache = DynamicCache(config=model.config)
-        model(torch.tensor([batch[0].prompt[:shared]]), use_cache=True, logits_to_keep=1, **{keyword: cache})
+        model(
+            torch.tensor([batch[0].prompt[:shared]]),
+            use_cache=True,
+            logits_to_keep=torch.tensor([0]),
+            **{keyword: cache},
+        )
         cache.batch_repeat_interleave(len(batch))
         options = {"use_cache": True, keyword: cache}
     logits = model(
         torch.tensor(ids),
         attention_mask=seen,
         position_ids=(seen.cumsum(1) - 1).clamp(min=0)[:, shared:],
-        logits_to_keep=kept,
+        logits_to_keep=torch.arange(longest - kept, longest - 1),  # a slice would copy the head a row
         **options,
-    ).logits[:, :-1]
+    ).logits
     target = torch.tensor(labels)
     loss = F.cross_entropy(logits.flatten(0, 1).float(), target.flatten(), ignore_index=-100, reduction="sum")
     return loss, int((target != -100).sum())

@@ -71,10 +71,14 @@ class Block(nn.Module):
 
 
 class MemoryNetwork(nn.Module):
-    """[n, width] to logits [n, vocabulary]; no position sees another."""
+    """[n, width] to logits [n, vocabulary]; no position sees another.
 
-    def __init__(self, width: int, inner: int, blocks: int, vocabulary: int) -> None:
+    reach: it also tells states that it was made from, and the like, from others.
+    """
+
+    def __init__(self, width: int, inner: int, blocks: int, vocabulary: int, *, reach: bool = False) -> None:
         super().__init__()
+        self.reach = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 1)) if reach else None
         self.blocks = nn.ModuleList(Block(width, inner) for _ in range(blocks))
         self.norm = nn.RMSNorm(width, eps=1e-5)
         self.head = nn.Linear(width, vocabulary, bias=False)
@@ -107,10 +111,18 @@ class CompiledMemory:
 
     def log_probs(self, states: Tensor) -> Tensor:
         """(n, width) to (n, vocabulary) float32. O(n · parameters), whatever was compiled."""
+        return self.say(states)[0]
+
+    def say(self, states: Tensor) -> tuple[Tensor, Tensor]:
+        """`log_probs`, and for each state how much it has to say: (n,) from 0 to 1."""
+        network = self.network
         with torch.no_grad():
-            logits = self.network(states.float()) / self.tau
+            logits = network(states.float()) / self.tau
+            share = torch.ones(len(states))
+            if network.reach is not None:
+                share = network.reach(states.float())[:, 0].sigmoid()
         logits[:, self.tokens :] = -torch.inf
-        return logits.log_softmax(-1)  # type: ignore[no-any-return]
+        return logits.log_softmax(-1), share
 
     def explain(self, state: Tensor, count: int = 8) -> tuple[list[tuple[int, float]], str]:
         """Its likeliest tokens with their probabilities, and that nothing says where they come from."""
@@ -155,23 +167,30 @@ def compile_memory(
     told: Targets,
     options: Compile,
     *,
+    others: Tensor | None = None,
     progress: Progress = silent,
 ) -> CompiledMemory:
     """Train a memory network to say what the retriever said. O(epochs · keys · parameters).
 
     Loss of a position: a · KL(retriever || memory) - (1 - a) · log p(true token), the mean over positions.
+    others: states [n, width] that have nothing to do with the memory; with them it learns where to be silent.
     Raises ModelError when the loss is no number.
     """
     width, vocabulary = store.inputs.shape[1], vocabulary_of(local)
     dtype = PRECISIONS[options.precision]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(options.seed)
-        network = MemoryNetwork(width, round(options.widen * width), options.blocks, vocabulary)
+        inner = round(options.widen * width)
+        network = MemoryNetwork(width, inner, options.blocks, vocabulary, reach=others is not None)
+        if network.reach is not None and others is not None:
+            _learn_reach(network.reach, store.inputs, others)
+            network.reach.requires_grad_(False)
         if options.own_head:
             with torch.no_grad():
                 network.head.weight.copy_(local.model.get_output_embeddings().weight.float())
         steps = options.epochs * -(-len(store) // options.batch)
-        optimiser = torch.optim.AdamW(network.parameters(), lr=options.learning_rate, weight_decay=0.0)
+        trained = [one for one in network.parameters() if one.requires_grad]
+        optimiser = torch.optim.AdamW(trained, lr=options.learning_rate, weight_decay=0.0)
         warm = max(1, steps // 20)
         rate = torch.optim.lr_scheduler.LambdaLR(
             optimiser, lambda step: min((step + 1) / warm, (steps - step) / max(1, steps - warm))
@@ -186,13 +205,27 @@ def compile_memory(
                     raise ModelError("training went wrong: the loss is no number. Lower learning_rate")
                 optimiser.zero_grad(set_to_none=True)
                 loss.backward()
-                nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+                nn.utils.clip_grad_norm_(trained, 1.0)
                 optimiser.step()
                 rate.step()
                 step += 1
                 progress("compiling", step, steps)
     network.requires_grad_(False)
     return CompiledMemory(network=network.eval(), path=store.input_path, tokens=len(local.tokenizer))
+
+
+def _learn_reach(reach: nn.Module, own: Tensor, others: Tensor, *, steps: int = 300) -> None:
+    """Teach it to tell `own` states from `others`, both weighing as much. A linear map: seconds."""
+    states = torch.cat([own, others])
+    wanted = torch.cat([torch.ones(len(own)), torch.zeros(len(others))])
+    weights = torch.where(wanted > 0, 0.5 / len(own), 0.5 / len(others))
+    optimiser = torch.optim.AdamW(reach.parameters(), lr=1e-2, weight_decay=1e-2)
+    for _ in range(steps):
+        said = reach(states)[:, 0]
+        loss = F.binary_cross_entropy_with_logits(said, wanted, weight=weights, reduction="sum")
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
 
 
 def memory_loss(logits: Tensor, told: Targets, rows: Tensor, gold: Tensor, mix: float) -> Tensor:
@@ -214,7 +247,8 @@ def network_of(tensors: dict[str, Tensor]) -> MemoryNetwork:
         raise ValueError("blocks are missing")
     inner, width = tensors["blocks.0.gate.weight"].shape
     with torch.device("meta"):
-        network = MemoryNetwork(width, inner, len(blocks), tensors["head.weight"].shape[0])
+        vocabulary, reach = tensors["head.weight"].shape[0], any(one.startswith("reach.") for one in tensors)
+        network = MemoryNetwork(width, inner, len(blocks), vocabulary, reach=reach)
     try:
         network.load_state_dict(tensors, strict=True, assign=True)
     except RuntimeError as error:

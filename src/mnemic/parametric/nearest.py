@@ -23,13 +23,16 @@ class Search:
     """How neighbours are found and weighed.
 
     k: of each query. temperature: in units of the datastore's median squared distance to a neighbour, so that
-    it means the same for any model (the paper's 16 is an absolute one, for GPT-2). centroids, codes, probes:
-    of IVF-PQ; codes: bytes a key is stored in. Its quantiser is trained without the polysemous step, which
-    takes a minute for what the rest does in a second and is not used by this search.
+    it means the same for any model (the paper's 16 is an absolute one, for GPT-2). reach: where the nearest
+    neighbour is farther than so many median distances the memory is silent and the model speaks alone, so
+    that text which has nothing to do with it is left as it was; None: it always speaks, as in kNN-LM.
+    centroids, codes, probes: of IVF-PQ; codes: bytes a key is stored in. Its quantiser is trained without the
+    polysemous step, which takes a minute for what the rest does in a second and is not used by this search.
     """
 
     k: int = 256
     temperature: float = 1.0
+    reach: float | None = None
     centroids: int = 64
     codes: int = 64
     probes: int = 16
@@ -37,6 +40,8 @@ class Search:
     def __post_init__(self) -> None:
         require_count(k=self.k, centroids=self.centroids, codes=self.codes, probes=self.probes)
         require_positive(temperature=self.temperature)
+        if self.reach is not None:
+            require_positive(reach=self.reach)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +85,21 @@ class Neighbours:
 
         exact: O(n · keys · width); ivfpq: O(n · keys · probes / centroids).
         """
-        return torch.cat([self.spread(*self.find(part)) for part in states.split(CHUNK)])
+        return self.say(states)[0]
+
+    def say(self, states: Tensor) -> tuple[Tensor, Tensor]:
+        """`log_probs`, and for each state how much it has to say: (n,), 1 within reach, else 0."""
+        said = []
+        for part in states.split(CHUNK):
+            distances, places = self.find(part)
+            said.append((self.spread(distances, places), self.within(distances)))
+        return torch.cat([one for one, _ in said]), torch.cat([one for _, one in said])
+
+    def within(self, distances: Tensor) -> Tensor:
+        """Whether the nearest of each row is within reach: (n,) float32."""
+        if self.search.reach is None:
+            return torch.ones(len(distances))
+        return (distances[:, 0] <= self.search.reach * self.scale).float()
 
     def find(self, states: Tensor, blocks: Tensor | None = None) -> Found:
         """The k nearest, nearest first. blocks: of the queries, whose own block is left out."""

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from mnemic.cube.errors import InvalidOption
-from mnemic.models.hf import cache_keyword
+from mnemic.models.hf import cache_keyword, layer_types
 from mnemic.models.local import LocalModel
 
 BLOCK: Final = 256  # tokens of a text that are read at once
@@ -37,26 +37,52 @@ def log_probabilities(
     """Of each whole answer after `prompt`, in nats: (answers,) float32.
 
     cache: one that holds a beginning of the prompt, and is written to. Two forwards: the prompt once, then
-    all answers beside one another. O(prompt + answers · longest).
+    all answers in one row, each seeing the prompt and itself. O(prompt + answers · longest).
     """
     from transformers import DynamicCache
 
-    longest = max(map(len, answers))
-    tails = torch.tensor([[*one, *[0] * (longest - len(one))] for one in answers])
-    counted = torch.tensor([[1.0] * len(one) + [0.0] * (longest - len(one)) for one in answers])
     keyword, model = cache_keyword(local.model), local.model
     held = 0 if cache is None else cache.get_seq_length()
     cache = DynamicCache(config=model.config) if cache is None else cache
     with torch.no_grad():
         feed = torch.tensor([list(prompt[held:])])
-        first = model(feed, use_cache=True, logits_to_keep=1, **{keyword: cache}).logits[:, -1:].float()
-        logits = first.expand(len(answers), 1, -1)
-        if longest > 1:
-            cache.batch_repeat_interleave(len(answers))
-            more = model(tails[:, :-1], use_cache=True, **{keyword: cache}).logits.float()
-            logits = torch.cat([logits, more], dim=1)
-        told = logits.log_softmax(-1).gather(2, tails[..., None])[..., 0]
-    return (told * counted).sum(1)  # type: ignore[no-any-return]
+        first = model(feed, use_cache=True, logits_to_keep=1, **{keyword: cache}).logits[0, -1]
+        told = [first.float().log_softmax(-1)[torch.tensor([one[0] for one in answers])]]
+        fed = [list(one[:-1]) for one in answers]
+        if any(fed):
+            logits = _beside(model, fed, len(prompt), {keyword: cache})
+            following = torch.tensor([token for one in answers for token in one[1:]])
+            said = logits.float().log_softmax(-1).gather(1, following[:, None])[:, 0]
+            whose = torch.tensor([place for place, one in enumerate(fed) for _ in one])
+            told.append(torch.zeros(len(answers)).index_add_(0, whose, said))
+    return torch.stack(told).sum(0)
+
+
+def _beside(model: Any, rows: Sequence[Sequence[int]], seen: int, options: dict[str, Any]) -> Tensor:
+    """Logits after every token of every row, which all follow the same `seen` tokens: (tokens, vocabulary).
+
+    The rows lie in one, so that the cache is not copied for each; the mask keeps them apart. Where layers
+    look back over a window only, each row gets a copy of the cache.
+    """
+    if set(layer_types(model.config)) != {"full_attention"}:
+        cache = next(one for one in options.values())
+        longest = max(map(len, rows))
+        cache.batch_repeat_interleave(len(rows))
+        feed = torch.tensor([[*row, *[0] * (longest - len(row))] for row in rows])
+        logits = model(feed, use_cache=True, **options).logits
+        return torch.cat([one[: len(row)] for one, row in zip(logits, rows, strict=True)])
+    whose = torch.tensor([place for place, row in enumerate(rows) for _ in row])
+    places = torch.tensor([place for row in rows for place in range(len(row))])
+    own = (whose[:, None] == whose) & (places[:, None] >= places)
+    mask = torch.cat([torch.ones(len(whose), seen, dtype=torch.bool), own], dim=1)
+    floor = torch.finfo(model.dtype).min
+    return model(  # type: ignore[no-any-return]
+        torch.tensor([[token for row in rows for token in row]]),
+        attention_mask=torch.zeros(mask.shape, dtype=model.dtype).masked_fill(~mask, floor)[None, None],
+        position_ids=(seen + places)[None],
+        use_cache=True,
+        **options,
+    ).logits[0]
 
 
 def rank(local: LocalModel, question: str, answers: Sequence[str], right: str) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 
 from mnemic.cube.errors import InvalidOption, NotFound
 from mnemic.cube.ids import id_bytes
+from mnemic.cube.model import Kind
 from mnemic.cube.times import Clock, now
 from mnemic.governance.guard import Guard
 from mnemic.governance.redaction import Redactor
@@ -22,6 +23,7 @@ from mnemic.plaintext.recall.select import Selection
 from mnemic.vault.archive import Dumped, FileSource, check_target, is_dump, write
 from mnemic.vault.comparing import Diff, diff
 from mnemic.vault.keys import KeyLike
+from mnemic.vault.kinds import cubes_of_other_kinds
 from mnemic.vault.merging import Merged, merge
 from mnemic.vault.records import Records, Redacted, VaultSource, Version
 from mnemic.vault.vault import Vault, open_vault
@@ -40,6 +42,7 @@ def dump(
     """Write a memory, or a part of it, to one file, as of one moment; the vault remembers where it went.
 
     guard: by whose rules; what is over by them stays behind, as it is served in no other way either.
+    redact: what no text may hold; KV memories and adapters stay behind, as their numbers cannot be redacted.
 
     That it went is on record before the first byte leaves: a process that is killed while it writes leaves
     a part of a file that the audit log knows of. Raises InvalidOption where the file exists, OSError.
@@ -53,8 +56,11 @@ def dump(
             cubes=None if selection is None else [id_bytes(cube) for cube in selection.cubes],
         )
         spaces = records.touched()
-        if guard is not None:
-            records.hide(over(guard, transaction, spaces))
+        hidden = set() if guard is None else over(guard, transaction, spaces)
+        if redact is not None:
+            for space in spaces:
+                hidden |= cubes_of_other_kinds(transaction, vault.tenant, space, Kind.plaintext)
+        records.hide(hidden)
         models = [{"name": name, "dim": dim} for name, dim in records.models.values()]
         if redact is not None:
             records = Redacted(records, redact, lambda text: find_recalled(text))

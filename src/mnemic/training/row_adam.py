@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final
 
 import torch
 from torch import Tensor
 from torch.optim.optimizer import Optimizer
 
 from mnemic.cube.errors import InvalidInput, InvalidOption
+
+MARKED: Final = 64  # rows of a table for an entry of its gradient, up to which marking beats sorting
 
 
 class RowAdam(Optimizer):
@@ -66,20 +68,34 @@ class RowAdam(Optimizer):
             state["first"] = torch.zeros_like(table)
             state["second"] = torch.zeros_like(table[:, :1] if group["rowwise"] else table)
             state["steps"] = torch.zeros(table.shape[0], dtype=torch.int32, device=table.device)
-        beta1, beta2 = group["betas"]
-        steps = state["steps"][ids] + 1
-        square = gradient.square()
-        if group["rowwise"]:
-            square = square.mean(1, keepdim=True)
-        first = state["first"][ids].lerp_(gradient, 1 - beta1)
-        second = state["second"][ids].lerp_(square, 1 - beta2)
-        age = steps.to(gradient.dtype).unsqueeze(1)
-        denominator = (second / (1 - beta2**age)).sqrt_().add_(group["eps"])
-        moved = table[ids] * (1 - group["lr"] * group["weight_decay"])
-        moved -= group["lr"] * (first / (1 - beta1**age)) / denominator
+        moved, first, second, steps = moved_rows(
+            table[ids], gradient, state["first"][ids], state["second"][ids], state["steps"][ids], group
+        )
         for held, new in ((table, moved), (state["first"], first), (state["second"], second)):
             held.index_copy_(0, ids, new)
         state["steps"].index_copy_(0, ids, steps)
+
+
+def moved_rows(
+    rows: Tensor, gradient: Tensor, first: Tensor, second: Tensor, steps: Tensor, group: Mapping[str, Any]
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """One step of Adam for rows (n, width): the rows, their moments and their numbers of steps after it.
+
+    second: (n, width), or (n, 1) where a row has one for all its numbers. group: lr, betas, eps,
+    weight_decay.
+    """
+    beta1, beta2 = group["betas"]
+    steps = steps + 1
+    square = gradient.square()
+    if second.shape[1] == 1 < gradient.shape[1]:
+        square = square.mean(1, keepdim=True)
+    first = first.lerp(gradient, 1 - beta1)
+    second = second.lerp(square, 1 - beta2)
+    age = steps.to(gradient.dtype).unsqueeze(1)
+    denominator = (second / (1 - beta2**age)).sqrt_().add_(group["eps"])
+    moved = rows * (1 - group["lr"] * group["weight_decay"])
+    moved = moved - group["lr"] * (first / (1 - beta1**age)) / denominator
+    return moved, first, second, steps
 
 
 def rows_of(table: Tensor) -> tuple[Tensor, Tensor]:
@@ -88,6 +104,26 @@ def rows_of(table: Tensor) -> tuple[Tensor, Tensor]:
     if gradient is None or not gradient.is_sparse:
         raise InvalidInput("RowAdam moves rows of sparse gradients: make the table with sparse=True")
     if not gradient.is_coalesced():
-        gradient = gradient.coalesce()
+        gradient = summed(gradient)
         table.grad = gradient
     return gradient.indices()[0], gradient.values()
+
+
+def summed(gradient: Tensor) -> Tensor:
+    """A sparse gradient of rows with each row once: `coalesce`, without sorting where the table is short.
+
+    Marks the rows that were read and adds up: O(rows of the table + entries · width). Of a table much longer
+    than what is read of it, sorting that is less.
+    """
+    rows, entries = gradient.shape[0], gradient._nnz()
+    if gradient.is_coalesced() or rows > MARKED * entries:
+        return gradient.coalesce()
+    ids = gradient._indices()[0]
+    place = torch.zeros(rows, dtype=torch.int64, device=ids.device).index_fill_(0, ids, 1)
+    read = place.nonzero().squeeze(1)
+    place.index_copy_(0, read, torch.arange(len(read), device=ids.device))
+    values = gradient._values()
+    total = values.new_zeros(len(read), *values.shape[1:]).index_add_(0, place[ids], values)
+    return torch.sparse_coo_tensor(
+        read.unsqueeze(0), total, gradient.shape, is_coalesced=True, check_invariants=False
+    )

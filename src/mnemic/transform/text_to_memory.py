@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
+from torch import Tensor
+
 from mnemic.cube.errors import InvalidOption
 from mnemic.cube.model import MemCube
 from mnemic.cube.times import to_micros
@@ -18,6 +20,8 @@ from mnemic.parametric.lora import require_bare
 from mnemic.parametric.lora_training import Progress, examples, silent
 from mnemic.parametric.mlp import Compile, compile_memory, targets
 from mnemic.parametric.nearest import Search, nearest
+from mnemic.parametric.neutral import KEPT, REHEARSED
+from mnemic.parametric.scoring import question_ids
 from mnemic.plaintext.compose.sentences import said
 from mnemic.transform.paraphrases import Paraphraser, Templates, facts_of
 from mnemic.transform.sources import read_sources
@@ -56,7 +60,16 @@ def make_memory(
     if options.form != "mlp":
         return nearest(model, kept, options.search, form=options.form)
     told = targets(nearest(model, kept, options.search), progress=progress)
-    return compile_memory(model, kept, told, options.compile, progress=progress)
+    others = None if options.search.reach is None else unrelated(model, options.taps)
+    return compile_memory(model, kept, told, options.compile, others=others, progress=progress)
+
+
+def unrelated(model: LocalModel, taps: Taps) -> Tensor:
+    """What enters a compiled memory while the model reads what has to do with nobody's memory."""
+    texts: list[Text] = [KEPT]
+    if model.tokenizer.chat_template:
+        texts += [question_ids(model, one) for one in REHEARSED]
+    return build(model, texts, taps).inputs
 
 
 def as_memory(
@@ -72,10 +85,10 @@ def as_memory(
 ) -> MemCube:
     """Turn what these cubes say into a memory that is mounted beside `model`: a cube.
 
-    What is read: each cube's text, and its statements as questions and answers in the model's chat template,
-    so that it helps both a text that goes on and a question. tune_on: text on which lambda is chosen; not one
-    you report on. Stale as soon as a source changes: weights cannot forget one row, and a datastore is not
-    picked apart either.
+    What is kept: each cube's text, and the answers to its statements as questions in the model's chat
+    template, so that it helps both a text that goes on and a question. tune_on: text on which lambda is
+    chosen; not one you report on. Stale as soon as a source changes: weights cannot forget one row, and a
+    datastore is not picked apart either.
 
     Raises InvalidOption, NotFound, StaleMemory when a source changed meanwhile, MissingExtra, VaultFull.
     """
@@ -84,8 +97,7 @@ def as_memory(
     vault.require_writable(scope)
     texts: list[Text] = [said(one) for one in found]
     if model.tokenizer.chat_template:
-        asked = examples(model, facts_of(found, paraphraser or Templates()))
-        texts += [one.prompt + one.answer for one in asked]
+        texts += examples(model, facts_of(found, paraphraser or Templates()))
     memory = make_memory(model, texts, options, progress=progress)
     tuned = None if tune_on is None else curve(model, memory, tune_on)
     expiries = [one.header.expires_at for one in found if one.header.expires_at is not None]

@@ -109,6 +109,8 @@ def _in_what_it_rests_on(transaction: Transaction, tenant: str, cube: bytes, mom
                 return f"{name} was erased"
             if deleted:
                 return f"{name} was deleted"
+            if cited_digest is None:
+                return f"{name} is not here as it was when this was made"
             if bytes(digest) != bytes(cited_digest):
                 return f"{name} was updated"
             if expires_at is not None and expires_at <= moment:

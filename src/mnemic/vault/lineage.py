@@ -92,8 +92,12 @@ _links = InStatement(
             sa.or_(
                 _version.c.version.is_(None),
                 cited.c.deleted == 1,
-                # What ended a fact may end itself: the first is over all the same.
-                sa.and_(_edge.c.role == SOURCE, _version.c.digest != _edge.c.target_digest),
+                # What ended a fact may end itself: the first is over all the same. No digest: the state that
+                # is cited never came into this vault.
+                sa.and_(
+                    _edge.c.role == SOURCE,
+                    sa.or_(_edge.c.target_digest.is_(None), _version.c.digest != _edge.c.target_digest),
+                ),
             ),
             cited.c.stale_since.is_not(None),
         )
@@ -236,7 +240,7 @@ def stale_at(transaction: Transaction, tenant: str, space: int, moment: int) -> 
         if cube is None:
             continue
         _, gone, says = heads.get(target, (b"", True, b""))
-        if gone or (role == SOURCE and says != bytes(digest)):
+        if gone or (role == SOURCE and (digest is None or says != bytes(digest))):
             stale.add(cube)
         rests.setdefault(target, set()).add(cube)
     frontier = set(stale)

@@ -303,9 +303,15 @@ class Vault(Finder):
             return done
 
     def put_features(self, space: int, model: int, rows: Mapping[int, bytes]) -> None:
-        """Store write-time features that came later, such as vectors of a remote embedder."""
+        """Store write-time features that came later, such as vectors of a remote embedder, by seq.
+
+        Those of versions that were erased meanwhile are left out. O(rows).
+        """
         with self.database.write() as transaction:
-            writing.put_features(transaction, self.tenant, space, model, rows)
+            log.hold(transaction, self.tenant, space)
+            there = transaction.rows_in(reading.seqs_at, {"t": self.tenant, "s": space}, list(rows))
+            kept = {int(seq): rows[seq] for (seq,) in there}
+            writing.put_features(transaction, self.tenant, space, model, kept)
 
     # --- large payloads
 

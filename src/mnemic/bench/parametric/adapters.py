@@ -51,7 +51,12 @@ def learn(
         try:
             adapter = memory.as_adapter(ids, model, recipe=RECIPE, gate=gate, progress=progress)
         except NotLearned as refused:
-            return {"stored": False, "report": refused.report.as_dict(), "train_s": spent["training"]}
+            return {
+                "stored": False,
+                "report": refused.report.as_dict(),
+                "train_s": spent["training"],
+                "weights_bit_equal": _state(model) == before,
+            }
         with memory.mount(model, adapter):
             pass
         return {
@@ -98,10 +103,10 @@ def erase(model: LocalModel, folder: Path, *, seed: int, step: Step = lambda *_:
     }
 
 
-def told(seed: int) -> list[str]:
-    """Statements about lockers of people that there are not."""
+def told(seed: int, count: int | None = None) -> list[str]:
+    """Statements about lockers of people that there are not: FACTS, or `count`."""
     invent = Inventor(seed)
-    codes = [(invent.word(), invent.random.randrange(10_000)) for _ in range(FACTS)]
+    codes = [(invent.word(), invent.random.randrange(10_000)) for _ in range(count or FACTS)]
     return [f"The locker code of {name} is {code:04}." for name, code in codes]
 
 

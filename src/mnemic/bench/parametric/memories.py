@@ -20,6 +20,7 @@ from mnemic.parametric.datastore import Datastore, Taps, build
 from mnemic.parametric.mlp import Compile, compile_memory, targets
 from mnemic.parametric.nearest import Neighbours, Search, nearest
 from mnemic.parametric.tap import width_of
+from mnemic.transform.text_to_memory import unrelated as unrelated_states
 
 CORPUS: Final = 25_600
 HELD_OUT: Final = 8_192
@@ -27,6 +28,7 @@ K: Final = 256
 LAMBDAS: Final = (0.1, 0.25, 0.4)
 TEMPERATURES: Final = (0.05, 0.1, 0.2, 0.5, 1.0)
 MIXES: Final = (0.0, 0.4, 1.0)
+REACH: Final = 1.5  # median distances: what was asked lay within 1.1, unrelated text beyond 1.9
 SIZES: Final = (10_000, 40_000, 160_000)
 KINDS: Final = (
     (
@@ -162,7 +164,7 @@ def facts(
     *,
     count: int,
     seed: int,
-    lam: float = 0.5,
+    lam: float = 0.8,
     unrelated_tokens: int = 5_000,
     options: Compile | None = None,
     step: Step = lambda *_: None,
@@ -174,10 +176,10 @@ def facts(
     told = invented(count, seed)
     started = time.process_time()
     store = build(model, [wording + "." for wordings, _ in told for wording in wordings[:4]])
-    near = nearest(model, store, Search(k=32, temperature=0.1))
+    near = nearest(model, store, Search(k=32, temperature=0.1, reach=REACH))
     built = time.process_time() - started
     taught = targets(near)
-    network = compile_memory(model, store, taught, options)
+    network = compile_memory(model, store, taught, options, others=unrelated_states(model, Taps()))
     compiled = time.process_time() - started
     step(
         "memories", f"{len(store):,} keys of {count} facts in {built:.0f} s, compiled after {compiled:.0f} s"
@@ -192,7 +194,8 @@ def facts(
         with blend.applied(model):
             found[name] = _hits(model, told)
         got = curve(model, memory, heard, lambdas=[lam])
-        found[name] |= {"perplexity": got.at(lam) / got.at(0.0), "bytes": memory.nbytes}
+        spoke = float(memory.say(heard.states[memory.path])[1].mean())
+        found[name] |= {"perplexity": got.at(lam) / got.at(0.0), "spoke": spoke, "bytes": memory.nbytes}
         step("memories", f"{name}: {found[name]}")
     found["restored"] = bool(torch.equal(before, _logits(model)))
     return found

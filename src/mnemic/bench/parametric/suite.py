@@ -74,7 +74,7 @@ def run(
         name: keep(
             "forms",
             f"form {name}",
-            partial(forms.run, model, folder, other, name, seed=seeds[0], step=step),
+            partial(forms.run, model, folder, other, name, count=facts, seed=seeds[0], step=step),
         )
         for name in forms.FORMS
     }
@@ -144,7 +144,7 @@ def markdown(found: dict[str, Any], command: str) -> str:
         ),
     ]
     if found["forms"]:
-        parts += ["## One set of facts in every form", _forms_said(), _forms(found["forms"])]
+        parts += ["## One set of facts in every form", _forms_said(found["forms"]), _forms(found["forms"])]
     if said := found.get("text"):
         parts += ["## Held-out text", _text_said(said), _text(said)]
     if said := found.get("facts"):
@@ -168,52 +168,50 @@ def shown(measured: Any) -> str:
     return f"{measured:.3g}"
 
 
-def _forms_said() -> str:
+def _forms_said(rows: dict[str, Any]) -> str:
+    row = next(iter(rows.values()))
+    less = "" if row["facts"] < forms.MANY else (
+        f" The adapter is trained for {forms.MANY_EPOCHS} epochs, where twenty facts get "
+        f"{adapters.RECIPE.epochs}: so many facts would take three times as long."
+    )  # fmt: skip
     return (
-        f"{adapters.FACTS} invented facts; an answer is right when it ranks first among 20, in a wording "
-        "that "
-        f"was trained on and in one that was not. Perplexity: of {forms.UNRELATED_TOKENS:,} tokens of "
-        "unrelated "
-        "text while it is mounted, over the model's alone. Processor seconds: to write it, and to read it "
-        "for "
-        f"an answer of up to {forms.ANSWER_TOKENS} tokens. Bytes are what it holds while mounted. After an "
-        "erasure every form but text is written again from what remains, which costs what it cost."
+        f"{row['facts']} invented facts; {row['asked']} of them, drawn once, are asked in a wording that was "
+        "trained on and in one that was not; an answer is right when it ranks first among 20. Perplexity: of "
+        f"{forms.UNRELATED_TOKENS:,} tokens of unrelated text while it is mounted, over the model's alone. "
+        "Processor seconds: to write it, and to read it for an answer of up to "
+        f"{forms.ANSWER_TOKENS} tokens. Bytes are what it holds while mounted. A search puts "
+        f"{forms.FOUND} texts into the prompt. After an erasure every form but text is written again from "
+        f"what remains, which costs what it cost.{less}"
     )
 
 
 def _forms(rows: dict[str, Any]) -> str:
     alone = rows.get("nothing", {}).get("perplexity")
+    heads = ["form", "seen", "unseen", "perplexity", "write s", "read s", "prompt tokens", "bytes"]
     return table(
-        [
-            "form",
-            "seen",
-            "unseen",
-            "perplexity",
-            "write s",
-            "read s",
-            "bytes",
-            "provenance",
-            "erasing a fact",
-        ],
+        [*heads, "provenance", "erasing a fact"],
         [
             [
                 name,
                 f"{row['seen']:.2f}",
                 f"{row['unseen']:.2f}",
-                f"{row['perplexity'] / alone:.3f}" if alone and name != "text in the prompt" else "1",
+                f"{row['perplexity'] / alone:.3f}" if alone and row["perplexity"] else "as it was",
                 f"{row['write_s']:.1f}",
                 f"{row['read_s']:.2f}",
+                f"{row['prompt_tokens']:,.0f}",
                 f"{row['bytes']:,}",
                 row["provenance"],
-                "-"
-                if name == "nothing"
-                else "a row"
-                if name.startswith("text")
-                else f"{row['write_s']:.1f} s",
+                _erasing(name, row),
             ]
             for name, row in rows.items()
         ],
     )
+
+
+def _erasing(name: str, row: dict[str, Any]) -> str:
+    if name == "nothing":
+        return "-"
+    return f"{row['write_s']:.1f} s" if row["write_s"] else "a row"
 
 
 def _text_said(said: dict[str, Any]) -> str:
@@ -243,7 +241,8 @@ def _text(said: dict[str, Any]) -> str:
 
 def _facts_said(said: dict[str, Any]) -> str:
     return (
-        f"{said['keys']:,} keys; lambda {said['lam']:g}. Share of wordings after which the first token of "
+        f"{said['keys']:,} keys; lambda {said['lam']:g}, silent beyond a reach of {memories.REACH:g} median "
+        "distances. Share of wordings after which the first token of "
         "the "
         "right name is the likeliest of the whole vocabulary; its median rank in unseen wordings; "
         "perplexity of "
@@ -254,7 +253,7 @@ def _facts_said(said: dict[str, Any]) -> str:
 
 def _facts(said: dict[str, Any]) -> str:
     return table(
-        ["", "seen", "unseen", "median rank", "perplexity", "bytes"],
+        ["", "seen", "unseen", "median rank", "perplexity", "speaks there", "bytes"],
         [
             [
                 name,
@@ -262,6 +261,7 @@ def _facts(said: dict[str, Any]) -> str:
                 f"{said[name]['unseen']:.2f}",
                 f"{said[name]['median_rank']:,.0f}",
                 f"{said[name].get('perplexity', 1.0):.3f}",
+                f"{said[name].get('spoke', 0.0):.1%}",
                 f"{said[name].get('bytes', 0):,}",
             ]
             for name in ("the model alone", "kNN", "MLP")

@@ -6,6 +6,10 @@ Writes OUT/kvpress.jsonl, a row for each item, press and budget, and OUT/full.sa
 cache's logits, by which the two environments must agree before anything is compared. A press that does not
 run is named in OUT/broken.json, with what it raised. A second run goes on where the first ended. Nothing is
 downloaded: presses that want trained weights of their own are among those that do not run.
+
+A prompt's presses cut it once, before the answer. Where the answer is what grows (item["decode"]), it is
+fed token by token under DecodingPress, which cuts every WINDOW steps, to as many tokens as mnemic's policies
+hold: the prompt and the budget's share of the answer.
 """
 
 from __future__ import annotations
@@ -31,8 +35,16 @@ PRESSES = (
     "KeyDiffPress", "LagKVPress", "RandomPress", "CURPress", "LeverageScorePress", "NonCausalAttnPress",
     "CompactorPress", "ObservedAttentionPress", "CapPress", "KVComposePress", "KVzipPress", "KVgradPress",
     "QFilterPress", "FastKVzipPress", "KVzapPress", "RestoreKVPress", "ExpectedAttentionStatsPress",
+    "LUKVPress",
 )  # fmt: skip
-WRAPPED = ("AdaKVPress", "CriticalKVPress", "CriticalAdaKVPress", "ChunkKVPress", "MergingPress")
+WRAPPED = (
+    "AdaKVPress", "CriticalKVPress", "CriticalAdaKVPress", "ChunkKVPress", "MergingPress", "ChunkPress",
+    "BlockPress", "EntropyGatedChunkKVPress",
+)  # fmt: skip
+DECODED = (
+    "SnapKVPress", "TOVAPress", "ExpectedAttentionPress", "KnormPress", "StreamingLLMPress", "KeyDiffPress",
+    "LagKVPress", "RandomPress", "CURPress", "AdaKVPress", "CAMPress", "QFilterPress", "PyramidKVPress",
+)  # fmt: skip
 EAGER = ("ObservedAttentionPress", "KVComposePress")  # need attention weights, which only eager gives
 UNEVEN = (
     "PyramidKVPress",
@@ -47,6 +59,31 @@ def make(name: str, share: float) -> Any:
         return getattr(kvpress, name)(make("SnapKVPress", share))
     options = {"window_size": WINDOW} if name in ("SnapKVPress", "PyramidKVPress") else {}
     return getattr(kvpress, name)(compression_ratio=1.0 - share, **options)
+
+
+def decoding(name: str, tokens: int) -> Any:
+    """Cut to `tokens` every WINDOW steps, by this press's scores. It sees the states since the last cut
+    alone, so that SnapKV's window is half of them; AdaKV and CAM, which merges what it evicts, are around
+    SnapKV.
+    """
+    if name in ("AdaKVPress", "CAMPress"):
+        base = kvpress.SnapKVPress(window_size=WINDOW // 2)
+    else:
+        options = {"window_size": WINDOW // 2} if name in ("SnapKVPress", "PyramidKVPress") else {}
+        base = getattr(kvpress, name)(**options)
+    base = kvpress.AdaKVPress(base) if name == "AdaKVPress" else base
+    press = kvpress.CAMPress if name == "CAMPress" else kvpress.DecodingPress
+    return press(base, compression_interval=WINDOW, target_size=tokens)
+
+
+def decoded(model: Any, item: dict[str, Any], name: str, share: float) -> tuple[Tensor, Any]:
+    """(A - 1, vocabulary) and the cache, the answer fed token by token."""
+    prompt, answer = torch.tensor([item["prompt"]]), torch.tensor([item["answer"]])
+    held = max(int(share * len(item["answer"])), WINDOW + 1)
+    cache = DynamicCache(config=model.config)
+    with decoding(name, prompt.shape[1] + held)(model):
+        model.model(input_ids=prompt, past_key_values=cache)
+        return answer_logits(model, answer, cache, prompt.shape[1], step=1), cache
 
 
 def prefill(model: Any, ids: Tensor, press: Any) -> Any:
@@ -108,7 +145,7 @@ def main() -> None:
     given.out.mkdir(parents=True, exist_ok=True)
     options = {"dtype": torch.float32, "attn_implementation": "sdpa"}
     model = AutoModelForCausalLM.from_pretrained(given.model, **options).eval()
-    shares, names = given.budget or (0.5, 0.25), given.press or (*PRESSES, *WRAPPED)
+    shares = given.budget or (0.5, 0.25)
     path, failed, full = (given.out / n for n in ("kvpress.jsonl", "broken.json", "full.safetensors"))
     lines = path.read_text().splitlines() if path.exists() else []
     done = {(r["name"], r["policy"], r["budget"]) for r in map(json.loads, lines)}
@@ -117,9 +154,10 @@ def main() -> None:
     torch.set_grad_enabled(False)
     fresh = 0
     for item in json.loads(given.items.read_text()):
-        wanted = [(share, name) for share in shares for name in names]
+        names = [f"DecodingPress/{name}" for name in DECODED] if item["decode"] else [*PRESSES, *WRAPPED]
+        wanted = [(share, name) for share in shares for name in names if name in (given.press or names)]
         left = [one for one in wanted if one[1] not in broken and (item["name"], one[1], one[0]) not in done]
-        if item["decode"] or not left:
+        if not left:
             continue
         prompt, answer = torch.tensor([item["prompt"]]), torch.tensor([item["answer"]])
         truth = answer_logits(model, answer, prefill(model, prompt, None), prompt.shape[1])
@@ -131,8 +169,11 @@ def main() -> None:
                 continue
             step = 1 if name in UNEVEN else 1 << 30
             try:
-                cache = pressed(model, prompt, name, share)
-                logits = answer_logits(model, answer, cache, prompt.shape[1], step=step)
+                if item["decode"]:
+                    logits, cache = decoded(model, item, name.removeprefix("DecodingPress/"), share)
+                else:
+                    cache = pressed(model, prompt, name, share)
+                    logits = answer_logits(model, answer, cache, prompt.shape[1], step=step)
             except Exception as error:  # noqa: BLE001  # whatever a press raises is its result
                 broken[name] = f"{type(error).__name__}: {error}".splitlines()[0][:200]
                 failed.write_text(json.dumps(broken, indent=1) + "\n")

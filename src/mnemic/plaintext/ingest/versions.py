@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from difflib import unified_diff
 from typing import overload
 
 from mnemic.cube.checks import require_count
 from mnemic.cube.errors import InvalidOption
+from mnemic.cube.ids import id_bytes
 from mnemic.cube.model import Kind, MemCube, Origin, Scope
 from mnemic.cube.reach import Reach
 from mnemic.governance.guard import Guard
@@ -24,6 +25,7 @@ from mnemic.vault.vault import Vault
 from mnemic.vault.writing import Written
 
 PAGE = 1000
+LEAST = 20  # changes that are looked at together
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,16 +89,19 @@ def changes(snapshot: Snapshot, reach: Reach, *, after: int, limit: int) -> list
         raise InvalidOption("after= counts within one user's memory: name the user")
     for space in spaces:
         last = after
-        while len(out) < limit and (page := snapshot.changes(space, last, PAGE)):
-            mine = (_seen(snapshot, one) for one in page if one.scope and reach.has(one.scope))
-            out += [one for one in mine if one.cubes]
+        while len(out) < limit and (page := snapshot.changes(space, last, min(PAGE, max(limit, LEAST)))):
             last = page[-1].seq
+            mine = [one for one in page if one.scope and reach.has(one.scope)]
+            if len(mine) > (most := limit - len(out) + LEAST):  # of some nothing may be shown
+                mine, last = mine[:most], mine[most - 1].seq
+            shown = snapshot.shown({id_bytes(cube) for one in mine for cube in one.cubes})
+            out += [seen for one in mine if (seen := _seen(one, shown)).cubes]
     return out[:limit]
 
 
-def _seen(snapshot: Snapshot, change: LoggedChange) -> LoggedChange:
-    shown = tuple(cube for cube in change.cubes if snapshot.shows(cube))
-    return change if shown == change.cubes else replace(change, cubes=shown, reason=None)
+def _seen(change: LoggedChange, shown: Collection[str]) -> LoggedChange:
+    cubes = tuple(cube for cube in change.cubes if cube in shown)
+    return change if cubes == change.cubes else replace(change, cubes=cubes, reason=None)
 
 
 def restore(
@@ -166,10 +171,16 @@ def fuse(
 
 
 def _done(vault: Vault, maker: FeatureMaker, written: Sequence[tuple[Written, Scope]]) -> Change:
-    """What came back may be older than the embedder in use: its features are made anew."""
+    """What came back may be older than the embedder in use: its features are made anew. O(what came back)."""
     if written and maker.embedder.inline:
-        embed_pending(vault, maker.lexical, lexical_only)
-        embed_pending(vault, maker.dense, maker.embed)
+        above: dict[int, int] = {}
+        with vault.snapshot() as snapshot:
+            for one, scope in written:
+                space, first = snapshot.space_of(scope.user), one.stored[0].seq - 1
+                if space is not None:
+                    above[space] = min(first, above.get(space, first))
+        embed_pending(vault, maker.lexical, lexical_only, above=above)
+        embed_pending(vault, maker.dense, maker.embed, above=above)
     return changed(written)
 
 

@@ -63,12 +63,16 @@ def facts(
                 if _is_called(fact.subject, subject) and _is_called(fact.attribute, attribute):
                     order = (fact.subject.lower(), fact.attribute, fact.valid_from, fact.valid_to, fact.value)
                     found.append((order, view.space, fact))
-        found.sort(key=lambda one: one[0])
-        out = []
-        for _, space, fact in found[:limit]:
-            (cube,) = snapshot.cubes(space, [fact.seq])
-            out.append(_fact(cube, fact))
-    return out
+        found = sorted(found, key=lambda one: one[0])[:limit]
+        wanted: dict[int, list[int]] = {}
+        for _, space, fact in found:
+            wanted.setdefault(space, []).append(fact.seq)
+        cubes = {
+            (space, seq): cube
+            for space, seqs in wanted.items()
+            for seq, cube in zip(seqs, snapshot.cubes(space, seqs), strict=True)
+        }
+    return [_fact(cubes[space, fact.seq], fact) for _, space, fact in found]
 
 
 def _is_told_better(fact: Known, known: Seen) -> bool:

@@ -1,0 +1,1 @@
+"""Weights on disk: LLM in a flash's acceptance, on a file of gigabytes and on models that run."""
