@@ -91,7 +91,8 @@ def show(
         )
         return
     _print_facts(_facts(found.cube, len(found.history), found.used_by))
-    write_text("\n" + (found.cube.text if not found.cube.deleted else found.history[-2].text))
+    told = [found.cube, *reversed(found.history)]
+    write_text("\n" + next((one.text for one in told if not one.deleted), ""))
 
 
 def reveal(
