@@ -38,7 +38,18 @@ def test_every_command_is_in_the_reference() -> None:
     assert "## mnemic reembed\n" in page
     assert "## mnemic doctor\n" in page
     assert "## mnemic bench locomo\n" in page
-    for command in ("changes", "undo", "restore", "freeze", "thaw", "facts", "explain", "jobs"):
+    for command in (
+        "changes",
+        "undo",
+        "restore",
+        "freeze",
+        "thaw",
+        "pin",
+        "fuse",
+        "facts",
+        "explain",
+        "jobs",
+    ):
         assert f"## mnemic {command}\n" in page
 
 

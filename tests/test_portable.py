@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -16,8 +17,10 @@ from mnemic.cube.errors import (
     ScopeRequired,
     WrongKey,
 )
+from mnemic.cube.model import Kind, Origin, Scope
 from mnemic.governance.redaction import Pattern
 from mnemic.upkeep import erasures
+from mnemic.vault.codec import Draft
 from mnemic.vault.keys import write_key_file
 
 MARKERS = [f"zq{random.Random(i).getrandbits(60):015x}" for i in range(1000)]
@@ -382,3 +385,50 @@ def test_what_is_over_stays_behind_with_what_was_made_from_it(tmp_path: Path) ->
     with mnemic.open(tmp_path / "c.db") as other:
         other.load(tmp_path / "b.mnemic")
         assert [cube.text for cube in other.list(user="ana")] == ["stays"]
+
+
+def test_what_a_model_made_of_texts_stays_behind_where_texts_are_redacted(
+    database: str, tmp_path: Path
+) -> None:
+    """The tensors of a KV memory, a datastore or an adapter hold the words they were made from."""
+    ana = Scope("default", "ana")
+    with mnemic.open(database, blobs=tmp_path / "blobs", derive=()) as memory:
+        (cube,) = memory.add("Write to ana@example.org.", user="ana")
+        vault = memory._parts.vault
+        for kind in (Kind.activation, Kind.parametric):
+            blob = vault.put_blob(ana, f"{kind.name}: ana@example.org".encode())
+            about = b'{"title": "ana@example.org"}'
+            vault.append(ana, [Draft(payload=about, kind=kind, origin=Origin.trained, blob=blob)])
+        done = memory.dump(tmp_path / "shared.mnemic", user="ana", redact="email")
+        assert (done.cubes, done.blobs) == (1, 0)
+        assert memory.dump(tmp_path / "own.mnemic", user="ana").blobs == 2
+    with zipfile.ZipFile(tmp_path / "shared.mnemic") as archive:
+        said = b"".join(archive.read(name) for name in archive.namelist())
+    assert b"Write to [email]." in said
+    assert b"ana@example.org" not in said
+    assert cube.id.encode() not in said
+
+
+def test_what_rests_on_a_state_that_did_not_come_along_is_stale_until_that_comes(
+    database: str, tmp_path: Path
+) -> None:
+    """A part of a dump may cite a version of a cube that is here in other versions only."""
+    with mnemic.open(database) as here, mnemic.open(tmp_path / "there.db") as there:
+        (cube,) = here.add("I live in Lisbon.", user="ana")
+        here.flush()
+        here.dump(tmp_path / "first.mnemic", everyone=True)
+        there.load(tmp_path / "first.mnemic")
+        there.update(cube.id, "I live in Porto.")
+        there.flush()
+        (porto,) = there.facts(user="ana")
+        there.dump(tmp_path / "facts.mnemic", user="ana", where={"origin": "derived"})
+        here.load(tmp_path / "facts.mnemic")
+        assert porto.cube.id not in {one.cube.id for one in here.facts(user="ana")}
+        found = here.search("Where does Ana live?", user="ana", as_of="2999-01-01")
+        assert [hit.text for hit in found] == ["I live in Lisbon."]
+        with here._parts.vault.snapshot() as snapshot:
+            why = snapshot.why_not_current(porto.cube.id) or ""
+        assert f"its source {cube.id} is not here as it was when this was made" in why
+        there.dump(tmp_path / "last.mnemic", everyone=True)
+        here.load(tmp_path / "last.mnemic")
+        assert [one.value for one in here.facts(user="ana")] == ["Porto"]

@@ -40,7 +40,7 @@ from mnemic.plaintext.ingest.files import read
 from mnemic.plaintext.ingest.messages import Message, tell
 from mnemic.plaintext.ingest.revealed import reveal
 from mnemic.plaintext.ingest.store import Added, Change, Imported, remove, revise, store, store_all
-from mnemic.plaintext.ingest.versions import History, changes, freeze, history, restore, undo
+from mnemic.plaintext.ingest.versions import History, changes, freeze, fuse, history, pin, restore, undo
 from mnemic.plaintext.parts import Parts, open_parts
 from mnemic.plaintext.porting import dump, load
 from mnemic.plaintext.recall.browse import Page, Session, browse, choose, count, sessions, users
@@ -317,6 +317,35 @@ class Memory(Computing):
         return freeze(self._vault, ids, thaw=True, reason=self._guard.clean_reason(reason))
 
     @governed
+    def pin(self, ids: str | Iterable[str], *, reason: str | None = None) -> Change:
+        """Let cubes count as in use until `unpin`: they are not archived, and what ends when it is not used
+        any more (`keep while used`, `decay`) does not end. Other rules hold all the same.
+
+        Raises NotFound, Frozen.
+        """
+        return pin(self._vault, ids, unpin=False, reason=self._guard.clean_reason(reason))
+
+    @governed
+    def unpin(self, ids: str | Iterable[str], *, reason: str | None = None) -> Change:
+        """Let cubes count as used only when they are, from now on. Raises NotFound, Frozen."""
+        return pin(self._vault, ids, unpin=True, reason=self._guard.clean_reason(reason))
+
+    @governed
+    def fuse(self, ids: str | Iterable[str], text: str, *, reason: str | None = None) -> Change:
+        """Let one text stand for several cubes of a user; `.cubes[0]` is it, in the scope of the first.
+
+        It has the labels of all, the time of the latest, and expires with the first; they are merged into it,
+        and served no more. `undo` and `restore` bring them back; they are one memory for `erase`.
+
+        Raises NotFound, Frozen, LegalHold, InvalidText, InvalidOption; then nothing was changed.
+        O(characters).
+        """
+        reason = self._guard.clean_reason(reason)
+        change = fuse(self._vault, self._parts.maker, ids, text, guard=self._guard, reason=reason)
+        self._kick()
+        return change
+
+    @governed
     def erase(
         self,
         ids: str | Iterable[str] | None = None,
@@ -329,7 +358,8 @@ class Memory(Computing):
         reason: str | None = None,
         dry_run: bool = False,
     ) -> Certificate:
-        """Destroy memory for good: every version, all that was made from it, and its bytes on disk.
+        """Destroy memory for good: every version, all that was made from it, and its bytes on disk; of what
+        was fused the fusion too, and with a fusion all that is merged into it.
 
         Which: ids, or all of a user's or an agent's (`user=` alone: name and key go too), or what of it
         passes `where` in any of its versions, deleted and expired too. The certificate counts what went; its
@@ -575,7 +605,9 @@ class Memory(Computing):
             if version is None:
                 cube = snapshot.head(id)
                 if cube.deleted:
-                    raise NotFound(f"cube {id} was deleted; history({id!r}) shows what it said")
+                    into = cube.header.merged_into
+                    what = f"merged into {into}" if into else "deleted"
+                    raise NotFound(f"cube {id} was {what}; history({id!r}) shows what it said")
                 return cube
             versions = snapshot.history(id)
         if isinstance(version, bool) or not isinstance(version, int) or not 1 <= version <= len(versions):
@@ -711,7 +743,8 @@ class Memory(Computing):
         """
         self._guard.require_admin("see the background work")
         readers = [one.name for one in self._derivation.derivers]
-        return health(self._vault, readers, last_error=self._worker.last_error)
+        error = self._worker.last_error or self._parts.pending.last_error
+        return health(self._vault, readers, last_error=error)
 
     def close(self) -> None:
         """Give the file back. What was acknowledged is safe with or without it."""

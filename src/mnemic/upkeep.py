@@ -18,13 +18,16 @@ from mnemic.cube.checks import require_extra
 from mnemic.cube.errors import InvalidOption, NotFound
 from mnemic.cube.ids import id_text
 from mnemic.cube.model import ANY, MemCube, ScopeField
+from mnemic.governance.guard import governed
 from mnemic.memory import Memory, default_place
 from mnemic.models.base import Embedder
 from mnemic.parametric import keeping
 from mnemic.parametric.keeping import Learned
+from mnemic.plaintext.ingest.checked import check_reason
 from mnemic.plaintext.ingest.features import Progress
 from mnemic.plaintext.parts import reembed
 from mnemic.vault import erasing
+from mnemic.vault.blobs import GRACE_S
 from mnemic.vault.check import change_ids, cube_ids, disk, version_counts
 from mnemic.vault.database import Transaction
 from mnemic.vault.erasing import Erasure
@@ -67,6 +70,7 @@ class Stats:
     bytes_free: int | None
 
 
+@governed
 def stats(memory: Memory) -> Stats:
     """Loads every index, to say how large they are. O(rows). Raises AccessDenied for who is no admin."""
     memory._guard.require_admin("see what the whole vault holds")
@@ -143,8 +147,10 @@ def _full(
     return id_text(found[0])
 
 
+@governed
 def erasures(memory: Memory) -> list[Erasure]:
-    """Every erase there was, oldest first."""
+    """Every erase there was, oldest first. For the owner or an admin of everything."""
+    memory._guard.require_admin("see what was erased")
     return erasing.erasures(memory._parts.vault)
 
 
@@ -207,58 +213,78 @@ def sweep_vault(
         opened.close()
 
 
+@governed
 def kv_memories(memory: Memory, *, user: ScopeField = ANY) -> list[Kept]:
-    """The KV cubes of a user, or of all, the oldest first, each with why it is not served, if so."""
-    return kv_keeping.listing(memory._parts.vault, user=user)
+    """The KV cubes of a user, or of all, that the principal may see, the oldest first, each with why it is
+    not served, if so.
+    """
+    return kv_keeping.listing(memory._vault, user=user)
 
 
+@governed
 def kv_memory(memory: Memory, id: str) -> Kept:
     """One KV cube. Raises NotFound, InvalidOption."""
-    return kv_keeping.look(memory._parts.vault, id)
+    return kv_keeping.look(memory._vault, id)
 
 
+@governed
 def verify_kv(memory: Memory) -> Iterator[Checked]:
-    """Check every byte of the file of every KV cube. Needs the extra [torch]. O(bytes)."""
+    """Check every byte of the file of every KV cube. Needs the extra [torch]. O(bytes).
+
+    For the owner or an admin of everything.
+    """
     require_extra("torch", extra="torch")
+    memory._guard.require_admin("check the files of the whole vault")
     return kv_keeping.verify(memory._parts.vault)
 
 
-def sweep_kv(memory: Memory, *, grace: float | None = None, stale: bool = False) -> tuple[int, int, int]:
+@governed
+def sweep_kv(memory: Memory, *, grace: float = GRACE_S, stale: bool = False) -> tuple[int, int, int]:
     """Remove files that no cube names and, with `stale`, KV cubes that are not served any more: files without
     a cube, cubes dropped, bytes that these freed. grace: seconds that a file without a cube may still be
-    wanted.
+    wanted. For the owner or an admin of everything.
     """
+    memory._guard.require_admin("sweep the files of the whole vault")
     vault = memory._parts.vault
     dropped, freed = kv_keeping.drop_stale(vault) if stale else (0, 0)
-    swept = kv_keeping.sweep(vault) if grace is None else kv_keeping.sweep(vault, grace=grace)
-    return swept, dropped, freed
+    return vault.blobs.sweep(grace=grace), dropped, freed
 
 
+@governed
 def drop_kv(memory: Memory, id: str, *, reason: str | None = None) -> int:
-    """Take a KV cube away and delete its file; bytes freed. Raises NotFound, InvalidOption."""
-    return kv_keeping.drop(memory._parts.vault, id, reason=reason)
+    """Take a KV cube away and delete its file; bytes freed. Raises NotFound, InvalidOption, AccessDenied."""
+    return kv_keeping.drop(memory._vault, id, reason=_reason(memory, reason))
 
 
+@governed
 def learned_memories(memory: Memory, *, user: ScopeField = ANY) -> list[Learned]:
-    """The parametric cubes of a user, or of all, the oldest first, each with why it is not served, if so."""
+    """The parametric cubes of a user, or of all, that the principal may see, the oldest first, each with why
+    it is not served, if so.
+    """
     return keeping.listing(memory._vault, user=user)
 
 
+@governed
 def learned_memory(memory: Memory, id: str) -> Learned:
     """One parametric cube. Raises NotFound, InvalidOption."""
     return keeping.look(memory._vault, id)
 
 
+@governed
 def drop_learned(memory: Memory, id: str, *, reason: str | None = None) -> int:
-    """Take a parametric cube away and delete its file; bytes freed. Raises NotFound, InvalidOption."""
-    return keeping.drop(memory._vault, id, reason=reason)
+    """Take a parametric cube away and delete its file; bytes freed. Raises NotFound, InvalidOption,
+    AccessDenied.
+    """
+    return keeping.drop(memory._vault, id, reason=_reason(memory, reason))
 
 
+@governed
 def drop_stale_learned(memory: Memory) -> tuple[int, int]:
     """Drop every parametric cube that is not served any more; how many, and bytes freed."""
     return keeping.drop_stale(memory._vault)
 
 
+@governed
 def tune_memory(memory: Memory, id: str, model: LocalModel, text: str) -> MemCube:
     """Choose a kNN or MLP memory's weight beside the model on a text; the memory in its place."""
     require_extra("torch", extra="parametric")
@@ -267,9 +293,14 @@ def tune_memory(memory: Memory, id: str, model: LocalModel, text: str) -> MemCub
     return tune(memory._vault, id, model, text)
 
 
+@governed
 def export_adapter(memory: Memory, id: str, folder: Path) -> None:
     """Write an adapter as PEFT reads it. What is written is out of the vault's reach: no erasure finds it."""
     require_extra("torch", extra="parametric")
     from mnemic.parametric.lora_cube import export
 
     export(memory._vault, keeping.look(memory._vault, id).cube, folder)
+
+
+def _reason(memory: Memory, reason: str | None) -> str | None:
+    return check_reason(memory._guard.clean_reason(reason))

@@ -341,5 +341,5 @@ def test_the_command_runs_keeps_and_writes(tmp_path: Path) -> None:
 def test_the_mechanisms_are_measured_as_demanded() -> None:
     found = demands({})
     measured = [demand for demand in found if demand.met is not None]
-    assert len(measured) >= 12
-    assert [demand.what for demand in measured if not demand.met and "time of steps" not in demand.what] == []
+    assert len(measured) >= 23
+    assert [one.what for one in measured if not one.met and "time of a step" not in one.what] == []

@@ -28,3 +28,22 @@ def test_what_is_done_is_not_done_again_and_the_rest_waits(tmp_path: Path) -> No
     with pytest.raises(InvalidOption, match="other settings"):
         Parts(path, {"model": "other"})
     assert Parts(path, {"model": "other"}, fresh=True).keep("a", lambda: 7) == 7
+
+
+def test_a_run_that_is_killed_while_it_writes_loses_itself_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.part.json"
+    Parts(path, {}).keep("a", lambda: 1)
+    write_text = Path.write_text
+
+    def killed(self: Path, text: str) -> int:
+        write_text(self, text[: len(text) // 2])
+        raise KeyboardInterrupt
+
+    parts = Parts(path, {})
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "write_text", killed)
+        with pytest.raises(KeyboardInterrupt):
+            parts.keep("b", lambda: 2)
+    assert Parts(path, {}).known("a") == 1

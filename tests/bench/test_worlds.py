@@ -223,7 +223,7 @@ def test_the_command_writes_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     arguments = ["bench", "ballet", "--arm", "HCAM", "--dancers", "2", "--seeds", "1", "--steps", "4"]
     done = CliRunner().invoke(app, [*arguments, "--out", str(tmp_path)])
     assert done.exit_code == 0, done.output
-    assert "| imitation | 2 | HCAM |" in done.stdout
-    assert "| reward | 2 | HCAM |" in done.stdout
+    assert "| imitation | 2 | 16 | HCAM |" in done.stdout
+    assert "| reward | 2 | 16 | HCAM |" in done.stdout
     assert len(json.loads((tmp_path / "ballet-runs.json").read_text())) == 2
     assert CliRunner().invoke(app, ["bench", "ballet", "--how", "osmosis"]).exit_code != 0

@@ -114,3 +114,21 @@ def test_what_is_not_there_is_refused(run: Run, told: Path, wrong: tuple[str, ..
     said = run(*wrong, vault=told)
     assert said.code == 2
     assert said.err.startswith("error: ")
+
+
+def test_pinned_and_fused_by_ids_and_taken_back(run: Run, told: Path) -> None:
+    first, second = (one["id"] for one in run("list", "--json", vault=told).json["cubes"][:2])
+    assert "pinned 1" in run("pin", first[-8:], "--reason", "daily", vault=told).out
+    assert run("pin", first, vault=told).out == "already pinned\n"
+    assert "unpinned 1" in run("unpin", first, vault=told).out
+    done = run("fuse", first[-8:], second[-8:], "Lisbon, then Porto.", vault=told)
+    assert "says now: Lisbon, then Porto." in done.out
+    change = done.err.split()[-1]
+    assert [one["text"] for one in run("list", "--json", vault=told).json["cubes"]] == ["Lisbon, then Porto."]
+    assert "merged into" in run("show", first, vault=told).out
+    assert "fused from" in run("explain", done.out[1:9], vault=told).out
+    assert run("undo", change, vault=told).code == 0
+    assert len(run("list", "--json", vault=told).json["cubes"]) == 2
+    for wrong in ((first, "one text"), (first,), (first, second, "")):
+        refused = run("fuse", *wrong, vault=told)
+        assert (refused.code, refused.err[:7]) == (2, "error: ")

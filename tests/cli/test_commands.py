@@ -281,6 +281,23 @@ def commands() -> list[str]:
 COMMANDS = commands()
 
 
+def test_help_of_every_benchmark_shows_how_it_is_run() -> None:
+    from typer.main import get_command
+
+    from mnemic.cli.app import app
+
+    todo = [("mnemic bench", get_command(app).commands["bench"])]  # type: ignore[attr-defined]
+    seen = 0
+    while todo:
+        name, command = todo.pop()
+        if hasattr(command, "commands"):
+            todo += [(f"{name} {one}", inner) for one, inner in command.commands.items()]
+        else:
+            seen += 1
+            assert name in f"{command.help}{command.epilog}", f"{name} --help has no example"
+    assert seen > 20
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_shows_an_example_and_json(run: Run, command: str) -> None:
     said = run(*command.split(), "--help")

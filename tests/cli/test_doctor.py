@@ -62,6 +62,8 @@ FAULTS: list[tuple[str, str, str]] = [
         "1 versions do not",
     ),
     ("UPDATE version SET header = X'7b' WHERE seq = 3", "content", "1 versions do not say"),
+    ("UPDATE version SET header = X'5b5d' WHERE seq = 3", "content", "1 versions do not say"),
+    ("UPDATE version SET blob = X'00' WHERE seq = 3", "content", "1 versions do not say"),
     ("DELETE FROM version WHERE seq = 4", "structure", "whose current version is missing"),
     ("UPDATE cube SET deleted = 1 WHERE head_seq = 1", "structure", "about being deleted"),
     ("DELETE FROM cube WHERE head_seq = 1", "structure", "versions without a cube"),

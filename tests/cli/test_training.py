@@ -62,9 +62,9 @@ def test_a_language_model_from_a_folder_of_text(run: Run, texts: Path, tmp_path:
 
 
 def test_a_run_that_is_interrupted_keeps_the_last_whole_step(
-    start: Callable[..., subprocess.Popen[bytes]], texts: Path, tmp_path: Path
+    start: Callable[..., subprocess.Popen[bytes]], run: Run, texts: Path, tmp_path: Path
 ) -> None:
-    """A real process and a real signal."""
+    """A real process and a real signal; and nobody else in its folder."""
     from mnemic.layers.state import read_header
 
     words = ["train", "lm", "--data", texts, "--config", config(texts), *SMALL, "--out", tmp_path / "out"]
@@ -72,6 +72,11 @@ def test_a_run_that_is_interrupted_keeps_the_last_whole_step(
     end = time.monotonic() + 100
     while not (tmp_path / "out" / "log.jsonl").exists() and time.monotonic() < end:
         time.sleep(0.05)
+    refused = run(*words, "--steps", 100_000)  # meanwhile, in the same folder
+    assert refused.code == 2
+    assert "another run is training in" in " ".join(refused.err.split())
+    assert run(*words, "--steps", 100_000, "--fresh").code == 2
+    assert (tmp_path / "out" / "checkpoint.safetensors").exists()  # and it took nothing away
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
@@ -101,6 +106,7 @@ def test_a_recall_task(run: Run, tmp_path: Path) -> None:
         (["recall", "--layer", "window,windw=3"], "windw"),
         (["recall", "--memory", "window"], "belongs in layers"),
         (["recall", "--config", "none.toml"], "none.toml"),
+        (["recall", "--data", "books"], "--data"),
     ],
     ids=lambda one: " ".join(one) if isinstance(one, list) else "",
 )

@@ -16,7 +16,7 @@ TABLE = {
     Event.add: ({None}, g),
     Event.use: ({g, a, r}, a),
     Event.pin: ({g, a, r}, a),
-    Event.fuse: ({g, a}, m),
+    Event.fuse: ({g, a, r}, m),  # and what lay idle, which the table there leaves out
     Event.idle: ({a}, r),
     Event.expire: ({g, a, m, r}, e),
     Event.freeze: ({g, a, m, r}, f),
@@ -40,6 +40,7 @@ def test_every_step_is_in_the_table_and_no_other(state: State | None, event: Eve
 def test_guards_hold_back() -> None:
     assert follow(a, Event.idle, Facts(now=100, used_at=60, archive_after=50)) is None
     assert follow(a, Event.idle, Facts(now=100, used_at=0)) is None, "no rule says how long"
+    assert follow(a, Event.idle, Facts(now=100, used_at=0, archive_after=50, pinned=True)) is None
     for state in (g, a, m, r):
         assert follow(state, Event.expire, Facts(now=99, expires_at=100)) is None
         assert follow(state, Event.expire, Facts(now=100)) is None

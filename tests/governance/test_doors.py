@@ -44,6 +44,12 @@ ATTEMPTS: dict[str, list[Try]] = {
     "undo": [lambda mem, _, folder: mem.undo((folder / "change").read_text())],
     "freeze": [lambda mem, id, _: mem.freeze(id)],
     "thaw": [lambda mem, id, _: mem.thaw([id])],
+    "pin": [lambda mem, id, _: mem.pin(id)],
+    "unpin": [lambda mem, id, _: mem.unpin([id])],
+    "fuse": [
+        lambda mem, id, _: mem.fuse([id, id], "slipped in"),
+        lambda mem, id, _: mem.fuse([id, "00000000-0000-7000-8000-000000000000"], "slipped in"),
+    ],
     "search": [
         lambda mem, _, __: mem.search("vault code", user="ana", as_of="2100-01-01"),
         lambda mem, _, __: mem.search("vault code", user="ana"),

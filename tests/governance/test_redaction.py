@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from mnemic.governance.redaction import (
     iban_checks,
     luhn,
     of_detectors,
+    presidio_model,
     read_redaction,
     say,
 )
@@ -290,19 +292,39 @@ def test_overlapping_finds_are_one() -> None:
     assert both.clean("xabcdx cd") == "x[long]x [short]"
 
 
-def test_presidio_says_what_is_missing_or_finds_names(tmp_path: Path) -> None:
-    """With the real Presidio where it is installed; else the error that says how to get it."""
+def test_presidio_says_what_is_missing_before_anything_is_stored(tmp_path: Path) -> None:
+    if find_spec("presidio_analyzer") is not None:
+        pytest.skip("Presidio is installed")
+    with pytest.raises(MissingExtra, match=r"mnemic\[presidio\]"):
+        mnemic.open(tmp_path / "a.db", redact="presidio")
+    with mnemic.open(tmp_path / "b.db") as memory, pytest.raises(MissingExtra):
+        memory.policies.add("redact presidio")
+
+
+@pytest.fixture
+def presidio() -> Any:
+    return pytest.importorskip("presidio_analyzer", reason="Presidio is not here: mnemic[presidio]")
+
+
+def test_patterns_of_presidio_without_a_model(tmp_path: Path, presidio: Any) -> None:
+    detector = Presidio(analyzer=blank_engine(presidio), entities=("IP_ADDRESS",))
+    with mnemic.open(tmp_path / "a.db", redact=[detector]) as memory:
+        added = memory.add("ping 192.168.10.24 now", user="ana")
+        assert (added[0].text, added.redacted) == ("ping [presidio] now", {"presidio": 1})
+    assert not any(b"192.168.10.24" in path.read_bytes() for path in tmp_path.iterdir() if path.is_file())
+
+
+def test_presidio_takes_out_names_by_a_rule(tmp_path: Path, presidio: Any) -> None:  # noqa: ARG001
     try:
-        import presidio_analyzer
-    except ImportError:
-        with pytest.raises(MissingExtra, match=r"mnemic\[presidio\]"):
-            mnemic.open(tmp_path / "a.db", redact="presidio")
-        return
-    engine = blank_engine(presidio_analyzer)
-    with mnemic.open(
-        tmp_path / "a.db", redact=[Presidio(analyzer=engine, entities=("IP_ADDRESS",))]
-    ) as memory:
-        assert memory.add("ping 192.168.10.24 now", user="ana")[0].text == "ping [presidio] now"
+        presidio_model()
+    except MissingExtra as error:
+        pytest.skip(str(error))
+    with mnemic.open(tmp_path / "a.db") as memory:
+        memory.policies.add("redact presidio, key", user="ana")
+        added = memory.add("Yesterday Michael Thompson flew to Berlin.", user="ana")
+        assert "Thompson" not in added[0].text
+        assert added.redacted["presidio"] >= 1
+        assert memory.add("Michael Thompson called.", user="bo")[0].text == "Michael Thompson called."
 
 
 def blank_engine(presidio_analyzer: Any) -> Any:

@@ -503,3 +503,53 @@ def test_many_rows_at_once_end_when_one_would(
                 assert cube.id in expected
             except Expired:
                 assert cube.id not in expected
+
+
+@pytest.mark.parametrize("how", ["vault", "dump"])
+def test_a_merge_takes_in_nothing_that_is_over_there(database: str, tmp_path: Path, how: str) -> None:
+    clock = FakeClock()
+    with mnemic.open(database, clock=clock) as here, mnemic.open(tmp_path / "there.db", clock=clock) as there:
+        there.policies.add("keep 30 days", user="ana", label="chat")
+        ripe = there.add("ripe pears", user="ana", labels="chat")[0]
+        home = there.add("I live in Lisbon.", user="ana", labels="chat")[0]
+        kept = there.add("I live in Porto.", user="ana")[0]
+        there.flush()
+        there.update(kept.id, "I live in Porto, by the river.", reason="by itself")
+        both = there.freeze([ripe.id, kept.id], reason="the pears were ripe")
+        there.undo(both.id)
+        there.flush()
+        clock.forward(31 * DAY)
+        swept = there.add("soon over", user="bo", labels="x")[0]
+        there.policies.add("keep 1 second", user="bo")
+        clock.forward(DAY)
+        there.retention.sweep()
+        late = there.add("late", user="ana", labels="chat")[0]
+        source: Path = tmp_path / "there.db"
+        if how == "dump":
+            source = tmp_path / "there.mnemic"
+            there.dump(source, everyone=True)
+        here.merge(source)
+        here.flush()
+        assert {cube.text for cube in here.list(everyone=True)} == {"I live in Porto, by the river.", "late"}
+        assert [fact.value for fact in here.facts(user="ana", past=True)] == ["Porto"]
+        for gone in (ripe, home, swept):
+            with pytest.raises(NotFound):
+                here.history(gone.id)
+        reasons = {one.change.reason for one in here.history(kept.id).revisions}
+        assert reasons == {None, "by itself"}, "the other reason speaks of what stayed behind too"
+        assert [cube.id for cube in here.list(user="ana", where={"labels": "chat"})] == [late.id]
+
+
+def test_a_merge_back_does_not_bring_back_what_was_swept(tmp_path: Path) -> None:
+    clock = FakeClock()
+    paths = tmp_path / "here.db", tmp_path / "there.db"
+    with mnemic.open(paths[0], clock=clock) as here, mnemic.open(paths[1], clock=clock) as there:
+        (pears,) = here.add("ripe pears", user="ana")
+        there.merge(paths[0])
+        here.policies.add("keep 30 days", user="ana")
+        clock.forward(31 * DAY)
+        assert here.retention.sweep().expired == 1
+        assert here.merge(paths[1]).stored == 0
+        assert not here.list(user="ana"), "the rules here count here"
+        there.merge(paths[0])
+        assert there.get(pears.id).text == "ripe pears", "and there those there"

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch.nn.functional import normalize, silu
+from torch.utils.flop_counter import FlopCounterMode
 
 from mnemic.bench.layers.acceptance import interference
 from mnemic.cube.errors import InvalidInput, InvalidOption
@@ -165,6 +166,44 @@ def test_one_memory_is_forgotten_or_moved() -> None:
         assert torch.equal(moved.tail[:, memory], source.tail[:, memory])
     with pytest.raises(InvalidInput, match="0 to 4"):
         layer.forget(a, 5)
+
+
+@pytest.mark.parametrize("update", UPDATES)
+@torch.no_grad()
+def test_a_step_computes_the_chosen_memories_alone(update: str) -> None:
+    """What cannot be multiplied, in the maps of the others, is never met; nor is their share counted."""
+    layer, x = mom(update=update, memories=4, topk=1), stream(1)[:1, 0]
+    state = layer.write(layer.init_state(1), stream(9)[:1])
+    expected, after = layer.step(x, state)
+    idle = [m for m in range(4) if m != int(layer.routing(x.unsqueeze(1))[0])]
+    for weights in layer.parameters():
+        if weights.dim() == 3:
+            weights[idle] = torch.nan
+    y, same = layer.step(x, state)
+    assert torch.equal(y, expected)
+    assert all(torch.equal(tensor, after.tensors()[name]) for name, tensor in same.tensors().items())
+
+    def counted(memories: int) -> int:
+        layer = mom(update=update, memories=memories, topk=2)
+        with FlopCounterMode(display=False) as flops:
+            layer.step(x, layer.init_state(1))
+        return int(flops.get_total_flops()) - 2 * 8 * memories  # the router's
+
+    assert counted(16) == counted(2)
+
+
+def test_the_router_learns_where_to_write() -> None:
+    """The last token asks: what was written to a memory that it reads has a share in the answer."""
+    layer, x = mom(update="linear", conv=0, topk=2), stream(6)
+    chosen, weights, _ = layer.router(x)
+    weights = weights.detach().requires_grad_()
+    layer._write_and_read(x, layer.init_state(3), None, chosen, weights)[0][:, -1].sum().backward()
+    assert weights.grad is not None
+    asked = (chosen[:, :-1].unsqueeze(-1) == chosen[:, -1:].unsqueeze(-2)).any(-1)
+    assert torch.equal(weights.grad[:, :-1] != 0, asked)
+    same = layer._write_and_read(x, layer.init_state(3), None, chosen, 0.5 * weights.detach())[1]
+    written = layer._write_and_read(x, layer.init_state(3), None, chosen, weights.detach())[1]
+    assert torch.equal(same.memory, written.memory)  # and is no factor of what is written
 
 
 def test_an_idle_memory_is_warned_about() -> None:

@@ -80,7 +80,7 @@ def test_the_chunk_changes_results_and_the_read_of_a_token_is_not_that_of_its_ch
 
 @every
 def test_divergence_rolls_back_to_the_last_chunk_that_was_well(name: str) -> None:
-    made = layer(name, depth=1, momentum=False, decay=False)
+    made = layer(name, depth=1, momentum=False, decay=False, bounded=False)
     open_gate(made, 9.0)
     same = stream(1).expand(-1, 400, -1)  # one token again and again: every chunk oversteps
     before = made.init_state(2)
@@ -105,6 +105,23 @@ def test_divergence_rolls_back_to_the_last_chunk_that_was_well(name: str) -> Non
     assert stepped.value.tokens == 0
 
 
+@every
+@pytest.mark.parametrize("momentum", [None, -2.0, 1.0, 5.0], ids=str)  # none, 0.12, 0.73, 0.99
+@torch.no_grad()
+def test_bounded_steps_never_diverge_whatever_the_gates_say(name: str, momentum: float | None) -> None:
+    """One token again and again, every step as large as it may be, nothing forgotten."""
+    made = layer(name, depth=1, momentum=momentum is not None, decay=False)
+    open_gate(made, 20.0)
+    if momentum is not None:
+        torch.nn.init.zeros_(made.memory.momentum.weight)
+        torch.nn.init.constant_(made.memory.momentum.bias, momentum)
+    same, largest, state = stream(1).expand(-1, 200, -1), [], None
+    for _ in range(4):
+        _, state = made(same, state)
+        largest.append(float(state.weights.norm(dim=-1).max()))
+    assert largest[-1] < 1.5 * largest[0] + 5
+
+
 def test_persistent_tokens_that_diverge_are_an_error_too() -> None:
     with pytest.raises(MemoryDivergedError, match="persistent") as raised:
         layer("titans-lmm", limit=1e-6).init_state(2)
@@ -112,7 +129,7 @@ def test_persistent_tokens_that_diverge_are_an_error_too() -> None:
 
 
 def test_rows_that_stand_at_different_places_go_back_together() -> None:
-    made = layer("titans-lmm", depth=1, momentum=False, decay=False)
+    made = layer("titans-lmm", depth=1, momentum=False, decay=False, bounded=False)
     open_gate(made, 9.0)
     same = stream(1).expand(-1, 400, -1)
     mask = torch.ones(2, 400, dtype=torch.bool)
@@ -126,7 +143,7 @@ def test_rows_that_stand_at_different_places_go_back_together() -> None:
 
 @every
 def test_clipping_and_decay_keep_that_stream_finite(name: str) -> None:
-    made = layer(name, depth=1, clip=0.5, decay=True, momentum=False)
+    made = layer(name, depth=1, clip=0.5, decay=True, momentum=False, bounded=False)
     open_gate(made, 9.0)
     torch.nn.init.constant_(made.memory.decay.bias, -1.0)
     _, state = made(stream(1).expand(-1, 400, -1))

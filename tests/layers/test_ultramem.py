@@ -11,7 +11,7 @@ from torch import Tensor
 from mnemic.cube.errors import InvalidInput, InvalidOption
 from mnemic.layers.product_keys import Peer, PeerOptions, ProductKeyOptions, ProductKeys, best_sums
 from mnemic.layers.rows import MemoryRows
-from mnemic.layers.slots import SlotMemory, SlotTable, specific_slots, usage_of
+from mnemic.layers.slots import SlotMemory, SlotTable, highest, specific_slots, usage_of
 from mnemic.layers.table import make
 from mnemic.layers.ultramem import UltraMem, UltraMemOptions
 
@@ -151,13 +151,20 @@ def test_expanded_keys_are_a_larger_table_with_tied_rows() -> None:
     assert small.values.shape[0] * 4 == large.values.shape[0]
 
 
+def test_the_highest_are_those_that_sorting_finds() -> None:
+    scores = torch.randn(50, 3, 40, generator=torch.Generator().manual_seed(1))
+    for count in (1, 7, 40):
+        assert torch.equal(highest(scores, count).sort(-1).values, scores.topk(count).indices.sort(-1).values)
+
+
 def test_two_cores_weigh_the_halves_of_a_value_apart() -> None:
     layer, x = ultramem(cores=2, pre_dim=0, value_dim=8), inputs(30)
     virtual, scores = layer._search(x)
     rows = layer.values.get(layer.slot_of[virtual].long())
     halves = [(scores[:, k].unsqueeze(-1) * rows[..., 4 * k : 4 * k + 4]).sum(1) for k in (0, 1)]
     torch.testing.assert_close(layer.read(x), torch.cat(halves, 1) @ layer.out.weight.T)
-    torch.testing.assert_close(layer.lookup(x)[1], scores.sum(1))
+    best_first = scores.sum(1).sort(-1, descending=True).values
+    torch.testing.assert_close(layer.lookup(x)[1], best_first)
 
 
 @pytest.mark.parametrize(

@@ -129,6 +129,16 @@ def test_json_that_is_cut_off_is_an_error_that_says_so() -> None:
 
 
 @needs_torch
+def test_json_that_is_cut_off_within_a_character_is_the_same_error() -> None:
+    schema = {"const": "\U00013000\U00013001"}  # four bytes each, a token each
+    whole = tiny_llama().complete(USER, schema=schema, max_tokens=64)
+    assert whole.parsed == schema["const"]
+    for tokens in range(2, whole.usage.output_tokens):
+        with pytest.raises(ModelError, match="was cut off"):
+            tiny_llama().complete(USER, schema=schema, max_tokens=tokens)
+
+
+@needs_torch
 def test_draws_follow_the_temperature() -> None:
     model = tiny_llama()
     greedy = model.complete(USER, max_tokens=12).text

@@ -111,8 +111,8 @@ def test_a_stack_goes_on_from_its_cube_also_after_a_dump(told: Any, tmp_path: Pa
 
 
 def test_the_cube_says_what_it_is_without_its_tensors(told: Any) -> None:
-    from mnemic.activation.kv_description import is_kv
-    from mnemic.activation.state_description import StateDescription, is_state
+    from mnemic.activation.kv_description import Description
+    from mnemic.activation.state_description import StateDescription
 
     layer = layer_of()
     state = read(layer)
@@ -123,8 +123,8 @@ def test_the_cube_says_what_it_is_without_its_tensors(told: Any) -> None:
     assert state.size_bytes() < described.size < state.size_bytes() + 2_000
     assert [one.cube_id for one in cube.header.sources] == told.ids
     assert cube.header.scope.session == "s1"
-    assert is_state(cube)
-    assert not is_kv(cube)
+    with pytest.raises(InvalidOption, match="not a KV memory"):
+        Description.of(cube)
     with pytest.raises(InvalidOption, match="not a KV memory"), told.memory.mount(told.model, cube):
         pass
     with pytest.raises(InvalidOption, match="not a state of layers"):

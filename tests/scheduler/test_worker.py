@@ -16,7 +16,7 @@ from mnemic.cube.errors import NotFound
 from mnemic.cube.times import now
 from mnemic.plaintext.derive.facts import Facts
 from mnemic.scheduler import health as health_module
-from mnemic.scheduler.worker import Worker
+from mnemic.scheduler.worker import LEASED, Worker
 from mnemic.vault import jobs
 from mnemic.vault.vault import open_vault
 
@@ -127,6 +127,22 @@ def test_a_kind_that_nobody_does_here_is_said(tmp_path: Path) -> None:
     with vault.database.read() as transaction:
         (job,) = jobs.listed(transaction, vault.tenant, now())
     assert "dance" in (job.error or "")
+    worker.close()
+    vault.close()
+
+
+def test_one_flush_tries_all_that_is_due_though_the_first_fail(tmp_path: Path) -> None:
+    vault, begun = open_vault(tmp_path / "v.db"), now()
+    worker = Worker(vault, catch_up=lambda: 0, handlers={"sing": lambda _: None})
+    with vault.database.write() as transaction:
+        for number in range(2 * LEASED):
+            jobs.ask(transaction, vault.tenant, 1, "dance", {"n": number}, at=begun, after=begun - 1_000)
+        jobs.ask(transaction, vault.tenant, 1, "sing", at=begun)
+    assert worker.flush() == 2 * LEASED + 1
+    with vault.database.read() as transaction:
+        left = jobs.listed(transaction, vault.tenant, now())
+    assert [one.kind for one in left] == ["dance"] * 2 * LEASED, "the one that can be done is done"
+    assert {one.attempts for one in left} == {1}
     worker.close()
     vault.close()
 

@@ -45,6 +45,7 @@ def test_a_file_is_read_into_typed_options_and_back(tmp_path: Path) -> None:
         ('[data]\ntrain = "a"\n[trainning]\nsteps = 3', "trainning"), ("data = 3", "section"),
         ('[data]\ntrain = "a"\nlength = 2.5', "length"), ("[data]\nlength = 9", "needs train"),
         ('[data]\ntrain = "a"\n[training]\nsteps = true', "steps"),
+        ('[data]\ntrain = "a"\n[training]\nstep = 3', r"\[training\] has no step \(did you mean steps\?\)"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_named(text: str, said: str, tmp_path: Path) -> None:

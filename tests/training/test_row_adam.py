@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mnemic.cube.errors import InvalidInput, InvalidOption
 from mnemic.layers.rows import MemoryRows
-from mnemic.training.row_adam import RowAdam
+from mnemic.training.row_adam import MARKED, RowAdam, summed
 
 ROWS, WIDTH, STEPS = 12, 5, 30
 
@@ -107,3 +107,15 @@ def test_what_it_cannot_use_is_refused() -> None:
     for wrong in ({"lr": -1.0}, {"betas": (1.0, 0.9)}, {"weight_decay": -0.1}):
         with pytest.raises(InvalidOption):
             RowAdam([rows.weight], **wrong)
+
+
+@pytest.mark.parametrize("length", [ROWS, 12 * MARKED + 1], ids=["marked", "sorted"])
+def test_a_gradient_is_summed_as_coalesce_sums_it(length: int) -> None:
+    rows, (ids, pulls) = table(length), draws()
+    (rows.get(ids[0]) * pulls[0]).sum().backward()
+    gradient = rows.weight.grad
+    assert gradient is not None
+    found, expected = summed(gradient), gradient.coalesce()
+    assert found.is_coalesced()
+    assert torch.equal(found.indices(), expected.indices())
+    torch.testing.assert_close(found.values(), expected.values(), atol=1e-14, rtol=1e-14)

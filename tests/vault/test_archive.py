@@ -176,6 +176,11 @@ def test_a_newer_format_is_refused_and_an_older_one_is_read(
     monkeypatch.undo()
     with pytest.raises(DumpTooNew, match=r"format 7.*pip install -U"):
         FileSource(tmp_path / "new.mnemic")
+    monkeypatch.setattr(archive, "FORMAT", 0)
+    dump(told_vault, tmp_path / "before.mnemic")
+    monkeypatch.undo()
+    with pytest.raises(DumpDamaged, match="not a dump of mnemic"):
+        FileSource(tmp_path / "before.mnemic")
     dump(told_vault, tmp_path / "old.mnemic")
 
     def renamed(entry: str, record: Any) -> Any:

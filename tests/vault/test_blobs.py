@@ -96,7 +96,11 @@ def test_what_is_not_bytes_is_refused_and_leaves_no_file(vault: Vault, source: o
 def test_a_dropped_payload_says_so_and_can_be_put_again(vault: Vault) -> None:
     first, second = keep(vault, ANA, b"one"), keep(vault, ANA, b"one")
     assert first.blob
-    vault.blobs.drop(first.blob)
+    vault.remove([first.id])
+    assert not vault.blobs.drop(first.blob), "a live cube needs it"
+    assert vault.open_blob(second).read() == b"one"
+    vault.remove([second.id])
+    assert vault.blobs.drop(first.blob)
     assert files(vault) == []
     for cube in (first, second):
         with pytest.raises(NotFound, match="dropped"):

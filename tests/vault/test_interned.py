@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
-from vaults import say, texts
+import pytest
+from vaults import say, tell, texts
 
 from mnemic.cube.model import Scope
+from mnemic.vault import finding
 from mnemic.vault.interned import Interned
 from mnemic.vault.vault import open_vault
 
@@ -69,4 +74,28 @@ def test_a_vault_that_remembers_little_is_still_right(tmp_path: Path) -> None:
         for number in range(20):
             vault.append(scope(number), [say(f"{number} {turn}")])
     assert [texts(vault, scope(number)) for number in range(20)] == [[f"{n} 0", f"{n} 1"] for n in range(20)]
+    vault.close()
+
+
+def test_the_name_of_one_scope_does_not_cost_reading_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a user has more sessions than are remembered, such as one for each chat."""
+    read = 0
+
+    def counted(names: str | bytes) -> Any:
+        nonlocal read
+        read += 1
+        return json.loads(names)
+
+    vault = open_vault(tmp_path / "v.db")
+    sessions = [Scope("default", "ana", None, f"session {number}") for number in range(100)]
+    cubes = [tell(vault, session, "hello")[0] for session in sessions]
+    monkeypatch.setattr(finding, "NEIGHBOURS", 10, raising=False)
+    monkeypatch.setattr(finding, "json", SimpleNamespace(loads=counted))
+    vault._interned = Interned(limit=20)
+    for number in (99, 98, 97):
+        with vault.snapshot() as snapshot:
+            assert snapshot.head(cubes[number]).header.scope == sessions[number]
+    assert 0 < read <= 20
     vault.close()

@@ -18,11 +18,13 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from vaults import ANA, cite, derive, live, raw, rows, say, stale, tell, texts, told
 
-from mnemic.cube.errors import NotFound
+from mnemic.cube.errors import InvalidOption, NotFound
+from mnemic.cube.ids import id_text
 from mnemic.cube.model import Kind, Origin, Scope
 from mnemic.vault import check
-from mnemic.vault.codec import Draft
+from mnemic.vault.codec import Draft, erased_marker
 from mnemic.vault.erasing import erase
+from mnemic.vault.fusing import fuse
 from mnemic.vault.merging import Merged, merge
 from mnemic.vault.records import VaultSource
 from mnemic.vault.vault import Vault, open_vault
@@ -78,6 +80,17 @@ def headers_agree_with_citations(vault: Vault) -> bool:
     return True
 
 
+def fused_into_erased(version: dict[str, Any], markers: list[bytes]) -> bool:
+    """A version that says nothing but that: it goes with the fusion, and its cube is there again."""
+    into = version["header"].get("merged_into")
+    return into is not None and erased_marker(raw(into)) in markers
+
+
+def is_merged(vault: Vault, cube: str) -> bool:
+    with vault.snapshot() as snapshot:
+        return snapshot.head(cube).header.merged_into is not None
+
+
 class Lives:
     """Vaults that begin with the same memory and then go on by themselves."""
 
@@ -115,11 +128,16 @@ class Lives:
                     vault.revise(cube, {"payload": f"now {j}".encode()}, reason=f"why {number}")
                 elif what == "delete":
                     vault.remove([cube, cubes[j % len(cubes)]], reason=f"gone {number}")
-                elif what == "derive":
+                elif what == "derive" and not is_merged(vault, cube):  # nothing is made from a tombstone
                     cubes.append(derive(vault, scope, f"from {i}", [cube]))
                 elif what == "erase":
                     erase(vault, [cube])
-            except NotFound:  # deleted or erased before
+                elif what == "fuse":
+                    done = fuse(vault, [cube, cubes[j % len(cubes)]], lambda _, n=number: say(f"one {n}"))
+                    cubes.append(id_text(done[0][0].stored[0].cube))
+                elif what == "restore":
+                    vault.restore(cube, 1)
+            except (NotFound, InvalidOption):  # deleted or erased before, or the same, or of two users
                 pass
         return vault
 
@@ -133,9 +151,10 @@ PHASES = [
     Phase.reuse,
     Phase.generate,
 ]  # a case is a few lines: no hour goes into shorter ones
+FUSING = ["fuse", "fuse", "restore"]
 steps = st.lists(
     st.tuples(
-        st.sampled_from(["tell", "record", "both", "update", "update", "delete", "derive", "erase"]),
+        st.sampled_from(["tell", "record", "both", "update", "update", "delete", "derive", "erase", *FUSING]),
         st.integers(0, 9),
         st.integers(0, 3),
     ),
@@ -169,7 +188,11 @@ def test_merge_is_commutative_associative_idempotent_and_keeps_history(
                 gone = {cube for cube, *_ in [(v["cube"],) for v in known["versions"].values()]} - {
                     v["cube"] for v in whole["versions"].values()
                 }
-                kept = {k: v for k, v in known["versions"].items() if v["cube"] not in gone}
+                kept = {
+                    key: version
+                    for key, version in known["versions"].items()
+                    if version["cube"] not in gone and not fused_into_erased(version, whole["markers"])
+                }
                 assert kept.items() <= whole["versions"].items()
                 assert len(gone) <= len(whole["markers"])
             assert set(before["a"]["markers"]) | set(before["b"]["markers"]) <= set(whole["markers"])

@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final, Self
 
 from mnemic.activation.payload import read, said
-from mnemic.cube.errors import InvalidOption
 from mnemic.cube.model import MemCube
 
 FORMAT: Final = "mnemic-kv-1"
@@ -37,12 +36,3 @@ class Description:
         """Raises InvalidOption unless the cube is a KV."""
         advice = "`mnemic kv list` shows those that are; `mnemic kv build` makes one from texts"
         return read(cube, cls, FORMAT, what="a KV memory", advice=advice)
-
-
-def is_kv(cube: MemCube) -> bool:
-    """Whether a cube is a KV memory, by its description."""
-    try:
-        Description.of(cube)
-    except InvalidOption:
-        return False
-    return True

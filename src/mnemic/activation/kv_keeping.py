@@ -6,21 +6,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TypeAlias
 
-from mnemic.activation.kv_description import Description, is_kv
-from mnemic.cube.errors import MnemicError, NotFound
-from mnemic.cube.model import ANY, Kind, MemCube, ScopeField, Unset
-from mnemic.vault.blobs import GRACE_S
+from mnemic.activation.kv_description import Description
+from mnemic.cube.errors import MnemicError
+from mnemic.cube.model import ANY, Kind, ScopeField
+from mnemic.vault import kept
 from mnemic.vault.vault import Vault
 
-
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """A KV cube. why_not: why it is not served, None when it is current."""
-
-    cube: MemCube
-    described: Description
-    why_not: str | None
+Kept: TypeAlias = kept.Kept[Description]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,60 +27,37 @@ class Checked:
 
 def listing(vault: Vault, *, user: ScopeField = ANY) -> list[Kept]:
     """The KV cubes of a user (None: of no user), or of all, the oldest first, current or not. O(versions)."""
-    out = []
-    with vault.snapshot() as snapshot:
-        spaces = [row for row in snapshot.spaces() if isinstance(user, Unset) or row.user == user]
-        for row in spaces:
-            for cube in snapshot.live_of_kind(row.space, Kind.activation):
-                if is_kv(cube):
-                    out.append(Kept(cube, Description.of(cube), snapshot.why_not_current(cube.id)))
-    return out
+    return kept.listing(vault, Kind.activation, Description.of, user=user)
 
 
 def look(vault: Vault, id: str) -> Kept:
     """One KV cube. Raises NotFound, InvalidOption."""
-    with vault.snapshot() as snapshot:
-        cube = snapshot.head(id)
-        if cube.deleted:
-            raise NotFound(f"KV memory {id} was dropped")
-        return Kept(cube, Description.of(cube), snapshot.why_not_current(id))
+    return kept.look(vault, id, Description.of, what="KV memory")
 
 
 def verify(vault: Vault) -> Iterator[Checked]:
     """Read the file of every KV cube and check every byte. O(bytes)."""
     from mnemic.activation.kv_cube import load
 
-    for kept in listing(vault):
+    for one in listing(vault):
         wrong = None
         try:
-            load(vault, kept.cube)
+            load(vault, one.cube)
         except MnemicError as error:  # damaged, gone, or sealed and not to be opened
             wrong = str(error)
-        yield Checked(kept, wrong)
-
-
-def sweep(vault: Vault, *, grace: float = GRACE_S) -> int:
-    """Remove files that no cube names (a build that was killed left them) and that are older than `grace`
-    seconds; how many. O(files).
-    """
-    return vault.blobs.sweep(grace=grace)
+        yield Checked(one, wrong)
 
 
 def drop(vault: Vault, id: str, *, reason: str | None = None) -> int:
-    """Take a KV cube away and delete its file, which can be made again from its sources; bytes freed.
+    """Take a KV cube away and delete its file, which can be made again from its sources; bytes freed: 0 where
+    another cube, built from the same, needs the file.
 
-    Raises NotFound, InvalidOption when it is no KV.
+    Raises NotFound, InvalidOption when it is no KV. O(cubes it rests on).
     """
-    kept = look(vault, id)
-    vault.remove([id], reason=reason)
-    blob = kept.cube.blob
-    if blob is None or any(other.cube.blob == blob for other in listing(vault)):  # built twice from the same
-        return 0
-    vault.blobs.drop(blob)
-    return blob.size
+    return kept.drop(vault, look(vault, id), reason=reason)
 
 
 def drop_stale(vault: Vault) -> tuple[int, int]:
-    """Drop every KV cube that is not served any more; how many, and bytes freed."""
-    stale = [kept for kept in listing(vault) if kept.why_not is not None]
-    return len(stale), sum(drop(vault, kept.cube.id, reason=kept.why_not) for kept in stale)
+    """Drop every KV cube that is not served any more; how many, and bytes freed. O(versions)."""
+    stale = [one for one in listing(vault) if one.why_not is not None]
+    return len(stale), sum(kept.drop(vault, one, reason=one.why_not) for one in stale)

@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final, Self
 
 from mnemic.activation.payload import read, said
-from mnemic.cube.errors import InvalidOption
 from mnemic.cube.model import MemCube
 
 FORMAT: Final = "mnemic-state-1"
@@ -39,12 +38,3 @@ class StateDescription:
     def of(cls, cube: MemCube) -> Self:
         """Raises InvalidOption unless the cube is a state of layers."""
         return read(cube, cls, FORMAT, what="a state of layers", advice="`mem.keep_state(…)` makes one")
-
-
-def is_state(cube: MemCube) -> bool:
-    """Whether a cube is a state of layers, by its description."""
-    try:
-        StateDescription.of(cube)
-    except InvalidOption:
-        return False
-    return True

@@ -16,6 +16,7 @@ PACKAGES = (
 )  # fmt: skip
 _MEASURING = {
     "baselines.py",
+    "kept.py",
     "locomo.py",
     "metrics.py",
     "pack.py",

@@ -249,6 +249,13 @@ def compatible(count: int, seed: int) -> Iterator[tuple[str, str, str]]:
         yield kind, first.format_map(values), second.format_map(values)
 
 
+def pairs_of(kinds: Mapping[str, tuple[str, str]], seed: int) -> Iterator[tuple[str, str, str]]:
+    """(kind, first, second), one of each kind."""
+    for kind, (first, second) in kinds.items():
+        values = _values(Inventor(seed + sum(map(ord, kind))))
+        yield kind, first.format_map(values), second.format_map(values)
+
+
 def _values(invent: Inventor) -> Mapping[str, object]:
     pick: Callable[..., int] = invent.random.randint
     age = pick(20, 80)

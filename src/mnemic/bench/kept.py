@@ -26,9 +26,14 @@ def kept(
     for key, run in runs.items():
         if key not in found:
             found[key] = run()
-            path.parent.mkdir(parents=True, exist_ok=True)
-            beside = path.with_suffix(".part")
-            beside.write_text(json.dumps(found, indent=1) + "\n")
-            os.replace(beside, path)
+            write_whole(path, json.dumps(found, indent=1) + "\n")
         report(key, said(found[key]))
     return found
+
+
+def write_whole(path: Path, text: str) -> None:
+    """All or nothing, so that a killed run leaves the last whole state. Makes the folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f"{path.name}.part")
+    beside.write_text(text)
+    os.replace(beside, path)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from mnemic.bench.kept import write_whole
 from mnemic.cube.errors import InvalidOption
 
 
@@ -41,8 +42,7 @@ class Parts:
             return None
         self._left = None if self._left is None else self._left - 1
         self._done[name] = measure()
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._path.write_text(json.dumps({"settings": self._settings, "done": self._done}))
+        write_whole(self._path, json.dumps({"settings": self._settings, "done": self._done}))
         return self._done[name]
 
     def known(self, name: str) -> Any:

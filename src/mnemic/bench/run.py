@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -13,6 +12,7 @@ from typing import Any
 
 from mnemic.bench import facts
 from mnemic.bench.baselines import Oracle
+from mnemic.bench.kept import write_whole
 from mnemic.bench.locomo import ANSWERABLE, Dialogue, Question, Turn
 from mnemic.bench.metrics import evidence_in, ndcg_at_k, recall_all_at_k, recall_at_k
 from mnemic.bench.qa import Reader
@@ -90,11 +90,11 @@ def run_system(
         except Exception as error:  # noqa: BLE001 - any failure of a system under test is its result
             result["status"] = f"failed on {dialogue.id}: {type(error).__name__}: {str(error)[:300]}"
             report(system.name, result["status"])
-            _write(path, result)
+            write_whole(path, json.dumps(result, indent=1) + "\n")
             break
         result["dialogues"][dialogue.id] = measured
         result["status"] = "ok"
-        _write(path, result)
+        write_whole(path, json.dumps(result, indent=1) + "\n")
         report(system.name, f"{dialogue.id} done")
     return result
 
@@ -172,10 +172,3 @@ def _resume(system: System, plan: Plan, path: Path, fresh: bool) -> Result:
             f"{path.name} was made with other {', '.join(changed)}; use another --out, or --fresh to redo it"
         )
     return result
-
-
-def _write(path: Path, result: Result) -> None:
-    """All or nothing, so that a killed run leaves the last whole state."""
-    beside = path.with_suffix(".part")
-    beside.write_text(json.dumps(result, indent=1) + "\n")
-    os.replace(beside, path)

@@ -26,16 +26,21 @@ from mnemic.bench.invented import (
     Update,
     compatible,
     one_of_each,
+    pairs_of,
     updates,
 )
 from mnemic.bench.markdown import table
+from mnemic.bench.paraphrased import SEEN, SEEN_PAIRS, UNSEEN, UNSEEN_PAIRS
+from mnemic.models.base import LanguageModel
 
 EACH: Final = 6  # updates of each of the 44 relations
 CONTROL: Final = 500
 ROUNDS: Final = 3
 K: Final = 10
 SYSTEMS: Final[Mapping[str, tuple[str, ...]]] = {"mnemic": ("facts",), "mnemic without facts": ()}
+MEASURES: Final = ("current_first", "old_by_as_of", "old_says_so")
 Step = Callable[[str], None]
+HALVES: Final = {"seen": (SEEN, SEEN_PAIRS), "unseen": (UNSEEN, UNSEEN_PAIRS)}
 
 
 def run(
@@ -43,28 +48,46 @@ def run(
 ) -> dict[str, Any]:
     """All rounds, each with other names and another order. Seconds a round."""
     rows: dict[str, list[dict[str, float]]] = {}
-    people: dict[str, list[dict[str, float]]] = {}
+    personal: dict[str, list[dict[str, float]]] = {}
     other: dict[str, list[dict[str, float]]] = {}
     more: dict[str, list[dict[str, float]]] = {}
+    paraphrased: dict[str, dict[str, list[dict[str, float]]]] = {}
     wrong: list[tuple[str, str, str]] = []
-    told = 0
+    near_wrong: list[tuple[str, str, str]] = []
+    told = near_told = 0
     for number in range(ROUNDS):
         asked = updates(data, each=each, seed=number)
         for name, derive in SYSTEMS.items():
             rows.setdefault(name, []).extend(_round(asked, derive, seed=number))
-            people.setdefault(name, []).extend(_people(one_of_each(PERSONAL, number), derive))
-            other.setdefault(name, []).extend(_people(one_of_each(OTHER_WORDS, number), derive))
-            more.setdefault(name, []).extend(_people(one_of_each(MORE_WORDS, number), derive))
+            personal.setdefault(name, []).extend(people(one_of_each(PERSONAL, number), derive))
+            other.setdefault(name, []).extend(people(one_of_each(OTHER_WORDS, number), derive))
+            more.setdefault(name, []).extend(people(one_of_each(MORE_WORDS, number), derive))
             step(f"{name}, round {number + 1}")
+        for half, (said, _) in HALVES.items():
+            rows_of = paraphrased.setdefault(half, {})
+            for name, derive in SYSTEMS.items():
+                rows_of.setdefault(name, []).extend(people(one_of_each(said, number), derive))
+        near = [pair for _, said in HALVES.values() for pair in pairs_of(said, number)]
+        near_told, near_wrong = near_told + len(near), near_wrong + wrongly_ended(near)
+        step(f"paraphrases, round {number + 1}")
         pairs = list(compatible(control, number))
         told += len(pairs)
-        wrong += _wrongly_ended(pairs)
+        wrong += wrongly_ended(pairs)
         step(f"control, round {number + 1}")
     return {
         "updates": {name: _summary(found) for name, found in rows.items()},
-        "personal": {name: _summary(found) for name, found in people.items()},
+        "personal": {name: _summary(found) for name, found in personal.items()},
         "other_words": {name: _summary(found) for name, found in other.items()},
         "more_words": {name: _summary(found) for name, found in more.items()},
+        "paraphrased": {
+            half: {name: _summary(rows) for name, rows in systems.items()}
+            for half, systems in paraphrased.items()
+        },
+        "near": {
+            "pairs": near_told,
+            "wrong": len(near_wrong),
+            "examples": [list(one) for one in near_wrong[:10]],
+        },
         "control": {
             "pairs": told,
             "kinds": len(COMPATIBLE),
@@ -93,13 +116,15 @@ def _round(asked: Sequence[Update], derive: tuple[str, ...], *, seed: int) -> li
         return [_asked(memory, one, moment) | {"derive_ms": 1000 * seconds / len(asked)} for one in asked]
 
 
-def _people(asked: Iterable[Update], derive: tuple[str, ...]) -> list[dict[str, float]]:
+def people(
+    asked: Iterable[Update], derive: tuple[str, ...], model: LanguageModel | None = None
+) -> list[dict[str, float]]:
     """One memory for each update, with a few other things said in between."""
     out = []
     for one in asked:
         with (
             tempfile.TemporaryDirectory(prefix="mnemic-bench-") as folder,
-            mnemic.open(Path(folder) / "x.db", derive=derive) as memory,
+            mnemic.open(Path(folder) / "x.db", derive=derive, model=model) as memory,
         ):
             memory.add(one.before, user="u", session="1", at="2024-01-01")
             memory.add(
@@ -126,11 +151,15 @@ def _asked(memory: mnemic.Memory, one: Update, moment: datetime) -> dict[str, fl
     }
 
 
-def _wrongly_ended(pairs: Sequence[tuple[str, str, str]]) -> list[tuple[str, str, str]]:
+def wrongly_ended(
+    pairs: Sequence[tuple[str, str, str]],
+    derive: tuple[str, ...] = ("facts",),
+    model: LanguageModel | None = None,
+) -> list[tuple[str, str, str]]:
     """Pairs of which anything was ended. One memory a pair: a user each."""
     with (
         tempfile.TemporaryDirectory(prefix="mnemic-bench-") as folder,
-        mnemic.open(Path(folder) / "x.db") as memory,
+        mnemic.open(Path(folder) / "x.db", derive=derive, model=model) as memory,
     ):
         for number, (_, first, second) in enumerate(pairs):
             memory.add(first, user=f"u{number}", at="2024-01-01")
@@ -151,8 +180,7 @@ def _summary(rows: Sequence[Mapping[str, float]]) -> dict[str, Any]:
     for name, part in parts.items():
         if part:
             out[name] = {"count": len(part)} | {
-                measure: _interval([row[measure] for row in part])
-                for measure in ("current_first", "old_by_as_of", "old_says_so")
+                measure: _interval([row[measure] for row in part]) for measure in MEASURES
             }
     return out
 
@@ -187,6 +215,17 @@ def updates_markdown(found: Mapping[str, Any], command: str) -> str:
         "put 8 of the 22 first and said of 6 that the old value is over; rules were added since. So neither "
         "table is a test of what the rules do with words that nobody thought of.",
         _table(found["more_words"]),
+        "## Paraphrases",
+        f"{len(SEEN)} and {len(UNSEEN)} updates over all slots, written before the rules were changed for "
+        "them, which then put 5 of the first half first and 9 of the second, and said of 4 and of 1 that the "
+        "old value is over. Rules were then added with only the first half in view; both halves are by the "
+        "hand that wrote the rules, an hour before.",
+        "With the first half in view:",
+        _table(found["paraphrased"]["seen"]),
+        "The other half:",
+        _table(found["paraphrased"]["unseen"]),
+        f"{found['near']['pairs']} pairs near these and compatible, such as "
+        f"“{SEEN_PAIRS['left for lunch'][1]}”: something was ended in **{found['near']['wrong']}** of them.",
         "## Control",
         f"{control['pairs']:,} pairs of {control['kinds']} kinds that are compatible: something was ended in "
         f"**{control['wrong']}** of them ({100 * control['share']:.2f} %).",
@@ -200,7 +239,7 @@ def _table(systems: Mapping[str, Any]) -> str:
     for name, found in systems.items():
         for part, values in found.items():
             if isinstance(values, dict):
-                cells = [_share(values[one]) for one in ("current_first", "old_by_as_of", "old_says_so")]
+                cells = [_share(values[one]) for one in MEASURES]
                 rows.append([name, part, str(values["count"]), *cells])
     header = [
         "system",

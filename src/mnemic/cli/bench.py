@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mnemic.cli.bench_kv import app as kv_app
 from mnemic.cli.progress import Steps as _progress
+from mnemic.cli.results import Out, leave
 
 if TYPE_CHECKING:
     from mnemic.bench.locomo import Dialogue
@@ -23,9 +24,6 @@ app.add_typer(kv_app)
 Data = Annotated[
     Path | None,
     typer.Option("--data", help="LoCoMo's JSON file, or the folder that holds it.", show_default=False),
-]
-Out = Annotated[
-    Path, typer.Option("--out", help="Folder for results; a second run goes on where the first ended.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the summary as JSON instead of Markdown.")]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Start over instead of going on with results in --out.")]
@@ -41,7 +39,7 @@ Key = Annotated[
 ReaderBudget = Annotated[int, typer.Option(help="Tokens of context the reader is given.")]
 
 
-@app.command()
+@app.command(epilog="Example:  mnemic bench systems")
 def systems(as_json: Json = False) -> None:
     """List the systems that can be measured, and what each still needs here."""
     from mnemic.bench.systems import SYSTEMS, make, missing
@@ -66,7 +64,7 @@ def systems(as_json: Json = False) -> None:
     console().print(table)
 
 
-@app.command()
+@app.command(epilog="Example:  mnemic bench locomo --data DIR --system mnemic --system bm25")
 def locomo(
     data: Data = None,
     system: Systems = None,
@@ -99,12 +97,12 @@ def locomo(
     command = _command("locomo", dialogue) + "".join(f" --system {name}" for name in names)
     command += "" if answers is None else f" --reader URL --reader-model {reader_model}"
     text = markdown(summary, command)
-    _leave(out, "summary", summary | {"command": command}, text, as_json)
+    leave(out, "summary", summary | {"command": command}, text, as_json)
     if any(result["status"].startswith("failed") for result in results):
         raise typer.Exit(1)
 
 
-@app.command()
+@app.command(epilog="Example:  mnemic bench ablation --data DIR --dialogue conv-26")
 def ablation(
     data: Data = None, dialogue: Dialogues = None, out: Out = Path("bench-results"), as_json: Json = False
 ) -> None:
@@ -119,10 +117,10 @@ def ablation(
         found = ablate(
             chosen, Weights(), lambda weights: Mnemic(weights=weights), lambda name: report(name, "done")
         )
-    _leave(out, "ablation", found, ablation_markdown(found, _command("ablation", dialogue)), as_json)
+    leave(out, "ablation", found, ablation_markdown(found, _command("ablation", dialogue)), as_json)
 
 
-@app.command()
+@app.command(epilog="Example:  mnemic bench fit --data DIR --leave-one-out")
 def fit(
     data: Data = None,
     train: Annotated[
@@ -142,7 +140,7 @@ def fit(
     Writes fit.json, which `mnemic.Weights.read` takes, and fit.md to --out.
     """
     from mnemic.bench.fit import fit_markdown, run
-    from mnemic.bench.fit import leave_one_out as leave
+    from mnemic.bench.fit import leave_one_out as one_out
     from mnemic.cube.errors import InvalidOption
 
     everything, _ = _dialogues(data, None)
@@ -152,7 +150,7 @@ def fit(
         if len(everything) < 2:
             raise InvalidOption("--leave-one-out needs at least two dialogues")
         with _progress(2 * len(everything) + 1) as step:
-            found = leave(everything, lambda done: step("fit", done))
+            found = one_out(everything, lambda done: step("fit", done))
         command = "mnemic bench fit --data DIR --leave-one-out"
     else:
         fitted, _ = _dialogues(data, _split(train))
@@ -163,10 +161,10 @@ def fit(
         with _progress(2 * len(fitted) + 1 + len(tested)) as step:
             found = run(fitted, tested, lambda done: step("fit", done))
         command = f"mnemic bench fit --data DIR --train {','.join(found['trained_on'])}"
-    _leave(out, "fit", found, fit_markdown(found, command), as_json)
+    leave(out, "fit", found, fit_markdown(found, command), as_json)
 
 
-@app.command()
+@app.command(epilog="Example:  mnemic bench abstain --data DIR")
 def abstain(data: Data = None, out: Out = Path("bench-results"), as_json: Json = False) -> None:
     """Fit and report how well `ask` knows what a memory does not hold: each dialogue by the others."""
     from mnemic.bench.abstain import abstain_markdown, run
@@ -177,10 +175,10 @@ def abstain(data: Data = None, out: Out = Path("bench-results"), as_json: Json =
         raise InvalidOption("abstain needs at least two dialogues: one to report on, others to fit on")
     with _progress(len(dialogues)) as step:
         found = run(dialogues, lambda done: step("abstain", done))
-    _leave(out, "abstain", found, abstain_markdown(found, "mnemic bench abstain --data DIR"), as_json)
+    leave(out, "abstain", found, abstain_markdown(found, "mnemic bench abstain --data DIR"), as_json)
 
 
-@app.command()
+@app.command(epilog="Example:  mnemic bench context --data DIR --budget 500 --budget 1000")
 def context(
     data: Data = None,
     budget: Annotated[
@@ -201,44 +199,55 @@ def context(
     with _progress(len(SYSTEMS) * len(chosen)) as report:
         found = run(chosen, budgets, report)
     command = _command("context", dialogue) + "".join(f" --budget {tokens}" for tokens in budgets)
-    _leave(out, "context", found, context_markdown(found, command), as_json)
+    leave(out, "context", found, context_markdown(found, command), as_json)
 
 
-@app.command()
+@app.command(epilog="Example:  mnemic bench updates --data DIR")
 def updates(
     data: Annotated[
         Path | None,
         typer.Option("--data", help="Folder of MQuAKE's prompt templates.", show_default=False),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            help="Instead: unseen paraphrases by the rules, by this model (smollm2, a folder), by both.",
+            show_default=False,
+        ),
     ] = None,
     out: Out = Path("bench-results"),
     as_json: Json = False,
 ) -> None:
     """Contradict facts: is what holds now first, what held before still there, and nothing else ended?
 
-    Invented entities, and a control of compatible pairs. Writes updates.json and updates.md to --out.
+    Invented entities, and a control of compatible pairs. Writes updates.json and updates.md to --out, with
+    --model updates-model.json and .md.
     """
     from mnemic.bench.updates import ROUNDS, SYSTEMS, run, updates_markdown
     from mnemic.cube.errors import InvalidOption
 
+    if model is not None:
+        from mnemic.bench.updates_model import MODEL_SYSTEMS, model_markdown, run_model
+        from mnemic.models.registry import load_model
+
+        with _progress(len(MODEL_SYSTEMS)) as step:
+            found = run_model(load_model(model), lambda done: step("updates", done))
+        command = f"mnemic bench updates --model {model}"
+        leave(out, "updates-model", found, model_markdown(found, command), as_json)
+        return
     if data is None:
         raise InvalidOption(
             "--data is missing. Download cloze_templates.json and question_templates.json from github.com/"
             "princeton-nlp/MQuAKE (MIT, prompts/templates) and pass their folder"
         )
-    with _progress(ROUNDS * (len(SYSTEMS) + 1)) as step:
+    with _progress(ROUNDS * (len(SYSTEMS) + 2)) as step:
         found = run(data, lambda done: step("updates", done))
-    _leave(out, "updates", found, updates_markdown(found, "mnemic bench updates --data DIR"), as_json)
+    leave(out, "updates", found, updates_markdown(found, "mnemic bench updates --data DIR"), as_json)
 
 
 def _split(named: list[str] | None) -> list[str] | None:
     return [part for one in named for part in one.split(",") if part] if named else None
-
-
-def _leave(out: Path, name: str, found: dict[str, Any], text: str, as_json: bool) -> None:
-    out.mkdir(parents=True, exist_ok=True)
-    (out / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n")
-    (out / f"{name}.md").write_text(text)
-    typer.echo(json.dumps(found, indent=1) if as_json else text)
 
 
 def _command(name: str, dialogue: list[str] | None) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from mnemic.cli.progress import Steps
+from mnemic.cli.experiments import Out, chosen, measured
 
 
 def ballet(
@@ -24,11 +24,15 @@ def ballet(
         list[int] | None,
         typer.Option("--dancers", min=2, max=8, help="Repeatable; default: 2 and 4.", show_default=False),
     ] = None,
+    delay: Annotated[
+        list[int] | None,
+        typer.Option(
+            "--delay", min=1, help="Empty steps after a dance, repeatable; default: 16.", show_default=False
+        ),
+    ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Seeds of each agent.")] = 3,
     train_steps: Annotated[int, typer.Option("--steps", min=4, help="Training steps of each.")] = 800,
-    out: Annotated[
-        Path, typer.Option("--out", help="Folder for results; a second run goes on where the first ended.")
-    ] = Path("bench-results"),
+    out: Out = Path("bench-results"),
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the records as JSON instead of Markdown.")
     ] = False,
@@ -41,27 +45,18 @@ def ballet(
     Examples:
 
       mnemic bench ballet --how imitation --dancers 2 --arm HCAM --arm LSTM --seeds 1
+
+      mnemic bench ballet --how reward --dancers 2 --delay 48 --seeds 1
     """
     from mnemic.cube.checks import require_extra
-    from mnemic.cube.errors import InvalidOption
 
     require_extra("torch", extra="torch")
-    from mnemic.bench.kept import kept
     from mnemic.bench.worlds.agents import ARMS
     from mnemic.bench.worlds.report import HOW, runs, worlds_markdown
 
-    arms, ways = arm or list(ARMS), how or list(HOW)
-    for named, known in ((arms, ARMS), (ways, HOW)):
-        if unknown := sorted(set(named) - set(known)):
-            raise InvalidOption(f"there is no {', '.join(unknown)}; there are {', '.join(known)}")
-    planned = runs(arms, ways, dancers or [2, 4], seeds, train_steps)
-    with Steps(len(planned)) as report:
-        records = kept(
-            planned,
-            out / "ballet-runs.json",
-            report=report,
-            said=lambda record: f"{record['success']:.2f} in {record['cpu_s']:.0f} s of CPU",
-        )
+    arms, ways = chosen(arm, ARMS, "arm"), chosen(how, HOW, "way")
+    planned = runs(arms, ways, dancers or [2, 4], seeds, train_steps, delays=delay or [16])
+    records = measured(planned, out / "ballet-runs.json", lambda record: f"{record['success']:.2f}")
     text = worlds_markdown(records, "mnemic bench ballet")
     (out / "ballet.md").write_text(text)
     typer.echo(json.dumps(records, indent=1) if as_json else text)

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mnemic.cli.bench import Fresh, Json, Out, _leave
+from mnemic.cli.bench import Fresh, Json
 from mnemic.cli.progress import Steps
+from mnemic.cli.results import Out, leave
 
 if TYPE_CHECKING:
     from mnemic.models.local import LocalModel
@@ -82,6 +83,6 @@ def flash(
             step=step,
         )
     command = "mnemic bench flash --data DIR --gsm8k FILE"
-    _leave(out, "flash", found, markdown(found, command), as_json)
+    leave(out, "flash", found, markdown(found, command), as_json)
     if not all(one["met"] for one in found["demands"]):
         raise typer.Exit(1)

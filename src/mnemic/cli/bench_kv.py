@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mnemic.cli.progress import Steps
+from mnemic.cli.results import Out, leave
 
 if TYPE_CHECKING:
     from mnemic.bench.kv.items import Item
@@ -32,9 +33,6 @@ Data = Annotated[
         help="Folder with wikitext2_small, pi-llm, lazyeviction_reasoning, locomo.",
         show_default=False,
     ),
-]
-Out = Annotated[
-    Path, typer.Option("--out", help="Folder for results; a second run goes on where the first ended.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the numbers as JSON instead of Markdown.")]
 Items = Annotated[int, typer.Option(min=1, help="Items of each kind.")]
@@ -102,7 +100,7 @@ def quality(
             notes, peers = notes + peer.notes, peer.rows
     found = summarise(rows, peers)
     (out / "kv.svg").write_text(quality_svg(found))
-    _leave(out, "kv", found, markdown(found, command=_command("quality"), notes=notes), as_json)
+    leave(out, "kv", found, markdown(found, command=_command("quality"), notes=notes), as_json)
 
 
 @app.command()
@@ -120,7 +118,7 @@ def rhythm(
 
     with _progress(len(policies())) as report:
         found = run(tuple(seed or (0, 1)), report)
-    _leave(out, "kv-rhythm", found, rhythm_markdown(found, command=_command("rhythm")), as_json)
+    leave(out, "kv-rhythm", found, rhythm_markdown(found, command=_command("rhythm")), as_json)
 
 
 @app.command()
@@ -157,7 +155,7 @@ def reasoning(
             "end_to_end": end_to_end(local, asked, new_tokens=new_tokens, report=report, keep=parts.keep),
         }
     _require_all(parts)
-    _leave(out, "kv-reasoning", found, reasoning_markdown(found, command=_command("reasoning")), as_json)
+    leave(out, "kv-reasoning", found, reasoning_markdown(found, command=_command("reasoning")), as_json)
 
 
 @app.command()
@@ -192,7 +190,7 @@ def heads(
     out.mkdir(parents=True, exist_ok=True)
     often = found["tasks"]["how often full"]
     (out / "kv-heads.svg").write_text(map_svg(often, x="query head", y="layer"))
-    _leave(out, "kv-heads", found, heads_markdown(found, command=_command("heads")), as_json)
+    leave(out, "kv-heads", found, heads_markdown(found, command=_command("heads")), as_json)
 
 
 @app.command()
@@ -224,7 +222,7 @@ def speed(
     out.mkdir(parents=True, exist_ok=True)
     lines = [Line(name=name, points=points) for name, points in speed_lines(found).items()]
     (out / "kv-speed.svg").write_text(lines_svg(lines, x="tokens of context", y="milliseconds a token"))
-    _leave(
+    leave(
         out, "kv-speed", found, speed_markdown(found, command=_command("speed"), machine=_machine()), as_json
     )
 
@@ -301,13 +299,6 @@ def _solved(data: Path, encode: Callable[[str], list[int]], items: int, length: 
         if len(made) == items:
             break
     return made
-
-
-def _leave(out: Path, name: str, found: dict[str, Any], text: str, as_json: bool) -> None:
-    out.mkdir(parents=True, exist_ok=True)
-    (out / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n")
-    (out / f"{name}.md").write_text(text)
-    typer.echo(json.dumps(found, indent=1) if as_json else text)
 
 
 def _command(name: str) -> str:

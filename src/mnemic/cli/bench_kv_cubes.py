@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from mnemic.cli.bench import Data, Fresh, Json, Out, _command, _dialogues, _leave
+from mnemic.cli.bench import Data, Fresh, Json, _command, _dialogues
 from mnemic.cli.progress import Steps
+from mnemic.cli.results import Out, leave
 
 
 def kv_cubes(
@@ -33,6 +34,8 @@ def kv_cubes(
 
     Memories of 256, 1,024 and 1,800 tokens unless named. Writes kv-cubes.json and kv-cubes.md to --out; a run
     that was stopped goes on where it was. Exit code 1 when a demand is not met.
+
+    mnemic bench kv-cubes --data DIR --memory 256 --seeds 2
     """
     from mnemic.models.registry import load_model
 
@@ -55,6 +58,6 @@ def kv_cubes(
     command = _command("kv-cubes", [dialogue]) + f" --seeds {seeds}"
     command += "".join(f" --memory {size}" for size in memory or ())
     command += "" if queries == 200 else f" --queries {queries}"
-    _leave(out, "kv-cubes", found, markdown(found, command), as_json)
+    leave(out, "kv-cubes", found, markdown(found, command), as_json)
     if not all(one["met"] for checks in found["demands"].values() for one in checks):
         raise typer.Exit(1)

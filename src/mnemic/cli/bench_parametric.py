@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from mnemic.cli.bench import Fresh, Json, Out, _leave
+from mnemic.cli.bench import Fresh, Json
 from mnemic.cli.progress import Steps
+from mnemic.cli.results import Out, leave
 
 
 def parametric(
@@ -40,6 +41,8 @@ def parametric(
 
     Writes parametric.json and parametric.md to --out; a run that was stopped goes on where it was. An hour of
     one processor for everything. Exit code 1 when a demand is not met.
+
+    mnemic bench parametric --data DIR --part adapters --part forms
     """
     from mnemic.cube.errors import InvalidOption
     from mnemic.models.registry import load_model
@@ -71,6 +74,6 @@ def parametric(
     command = f"mnemic bench parametric --data DIR --seeds {seeds}"
     command += "" if facts == 200 else f" --facts {facts}"
     command += "" if tokens == 25_600 else f" --tokens {tokens}"
-    _leave(out, "parametric", found, markdown(found, command), as_json)
+    leave(out, "parametric", found, markdown(found, command), as_json)
     if not all(one["met"] for checks in found["demands"].values() for one in checks):
         raise typer.Exit(1)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from mnemic.cli.progress import Steps
+from mnemic.cli.experiments import Json, Out, chosen, measured, write_demands
 
 
 def qfwp(
@@ -25,10 +23,8 @@ def qfwp(
     epochs: Annotated[
         int | None, typer.Option(min=1, help="Epochs of training; default: each series' own.")
     ] = None,
-    out: Annotated[
-        Path, typer.Option("--out", help="Folder for results; a second run goes on where the first ended.")
-    ] = Path("bench-results"),
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of Markdown.")] = False,
+    out: Out = Path("bench-results"),
+    as_json: Json = False,
 ) -> None:
     """Hold QFWP to its specification: the simulator, its gradients, what it remembers, beside an LSTM.
 
@@ -43,28 +39,13 @@ def qfwp(
       OMP_NUM_THREADS=1 mnemic bench qfwp --series mean --series weighted --out docs/results
     """
     from mnemic.cube.checks import require_extra
-    from mnemic.cube.errors import InvalidOption
 
     require_extra("torch", extra="torch")
-    from mnemic.bench.kept import kept
     from mnemic.bench.layers.qfwp import qfwp_markdown, runs, trained, untrained
     from mnemic.bench.layers.qfwp_series import SERIES
 
-    chosen = list(SERIES) if not series else [] if series == ["none"] else series
-    if unknown := sorted(set(chosen) - SERIES.keys()):
-        raise InvalidOption(f"there is no series {', '.join(unknown)}; there are none, {', '.join(SERIES)}")
-    planned = runs(chosen, seeds, epochs)
-    with Steps(len(planned)) as report:
-        records = kept(
-            planned,
-            out / "qfwp-runs.json",
-            report=report,
-            said=lambda record: f"{record['test_mse']:.1e} in {record['cpu_s']:.0f} s of CPU",
-        )
+    planned = runs(chosen(series, SERIES, "series"), seeds, epochs)
+    records = measured(planned, out / "qfwp-runs.json", lambda record: f"{record['test_mse']:.1e}")
     lines = [*untrained(), *trained(records)]
     text = qfwp_markdown(lines, records, "mnemic bench qfwp")
-    out.mkdir(parents=True, exist_ok=True)
-    found = json.dumps([asdict(one) for one in lines], indent=1)
-    (out / "qfwp.json").write_text(found + "\n")
-    (out / "qfwp.md").write_text(text)
-    typer.echo(found if as_json else text)
+    write_demands("qfwp", out, lines, text, as_json=as_json)

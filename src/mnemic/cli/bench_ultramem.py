@@ -9,22 +9,16 @@ from typing import Annotated
 
 import typer
 
+from mnemic.cli.experiments import Arms, Json, Out, chosen
 from mnemic.cli.progress import Steps
 
 
 def ultramem(
-    arm: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--arm", help="Train only these arms, repeatable; `none` trains none.", show_default=False
-        ),
-    ] = None,
+    arm: Arms = None,
     seeds: Annotated[int, typer.Option(min=1, help="Seeds of each arm.")] = 3,
     train_steps: Annotated[int, typer.Option("--steps", min=3, help="Training steps of each.")] = 900,
-    out: Annotated[
-        Path, typer.Option("--out", help="Folder for results; a second run goes on where the first ended.")
-    ] = Path("bench-results"),
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of Markdown.")] = False,
+    out: Out = Path("bench-results"),
+    as_json: Json = False,
 ) -> None:
     """Hold UltraMemV2 to its specification: search, beginning, fact capacity, edits; product keys beside it.
 
@@ -38,15 +32,12 @@ def ultramem(
       OMP_NUM_THREADS=1 mnemic bench ultramem --out docs/results
     """
     from mnemic.cube.checks import require_extra
-    from mnemic.cube.errors import InvalidOption
 
     require_extra("torch", extra="torch")
     from mnemic.bench.layers.facts import ARMS, measure
     from mnemic.bench.layers.ultramem import markdown, trained, untrained
 
-    arms = list(ARMS) if not arm else [] if arm == ["none"] else arm
-    if unknown := sorted(set(arms) - ARMS.keys()):
-        raise InvalidOption(f"there is no arm {', '.join(unknown)}; there are none, {', '.join(ARMS)}")
+    arms = chosen(arm, ARMS, "arm")
     with Steps(len(arms) * seeds) as report:
         records = measure(arms, seeds, out / "ultramem-runs.json", steps=train_steps, report=report)
     found = [*untrained(), *trained(records, train_steps)]

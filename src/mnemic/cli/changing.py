@@ -1,4 +1,4 @@
-"""Commands that look back and take back: changes, undo, restore, freeze, thaw."""
+"""Commands that look back and take back, and what else happens to a cube: freeze, thaw, pin, unpin, fuse."""
 
 from __future__ import annotations
 
@@ -26,6 +26,12 @@ def register(app: typer.Typer) -> None:
     app.command("restore", epilog="Example:  mnemic restore 3f9a01bc 1")(restore)
     app.command("freeze", epilog='Example:  mnemic freeze 3f9a01bc --reason "evidence"')(freeze)
     app.command("thaw", epilog="Example:  mnemic thaw 3f9a01bc")(thaw)
+    app.command("pin", epilog='Example:  mnemic pin 3f9a01bc --reason "asked for daily"')(pin)
+    app.command("unpin", epilog="Example:  mnemic unpin 3f9a01bc")(unpin)
+    app.command(
+        "fuse",
+        epilog='Example:  mnemic fuse 3f9a01bc 77c0d2e1 "Allergic to penicillin and to nuts."',
+    )(fuse)
 
 
 def changes(
@@ -124,9 +130,8 @@ def freeze(
     as_json: o.Json = False,
 ) -> None:
     """Keep cubes as they are: nothing changes or expires them until they are thawed."""
-    _freeze(
-        id, False, Place(vault=vault, tenant=tenant, embedder=embedder, base_url=base_url), reason, as_json
-    )
+    place = Place(vault=vault, tenant=tenant, embedder=embedder, base_url=base_url)
+    _mark(id, place, "freeze", "frozen", reason, as_json)
 
 
 def thaw(
@@ -139,21 +144,75 @@ def thaw(
     as_json: o.Json = False,
 ) -> None:
     """Let frozen cubes be changed again."""
-    _freeze(
-        id, True, Place(vault=vault, tenant=tenant, embedder=embedder, base_url=base_url), reason, as_json
-    )
+    place = Place(vault=vault, tenant=tenant, embedder=embedder, base_url=base_url)
+    _mark(id, place, "thaw", "thawed", reason, as_json)
 
 
-def _freeze(ids: list[str], thawing: bool, place: Place, reason: str | None, as_json: bool) -> None:
+def pin(
+    id: Annotated[list[str], typer.Argument(metavar="ID…", help="Ids, or endings of ids.")],
+    vault: o.Vault = None,
+    tenant: o.Tenant = "default",
+    reason: o.Reason = None,
+    embedder: o.Embedder = None,
+    base_url: o.BaseUrl = None,
+    as_json: o.Json = False,
+) -> None:
+    """Let cubes count as in use: no rule about disuse archives or ends them until they are unpinned."""
+    place = Place(vault=vault, tenant=tenant, embedder=embedder, base_url=base_url)
+    _mark(id, place, "pin", "pinned", reason, as_json)
+
+
+def unpin(
+    id: Annotated[list[str], typer.Argument(metavar="ID…", help="Ids, or endings of ids.")],
+    vault: o.Vault = None,
+    tenant: o.Tenant = "default",
+    reason: o.Reason = None,
+    embedder: o.Embedder = None,
+    base_url: o.BaseUrl = None,
+    as_json: o.Json = False,
+) -> None:
+    """Let pinned cubes count as used only when they are."""
+    place = Place(vault=vault, tenant=tenant, embedder=embedder, base_url=base_url)
+    _mark(id, place, "unpin", "unpinned", reason, as_json)
+
+
+def fuse(
+    id: Annotated[list[str], typer.Argument(metavar="ID… TEXT", help="Ids or endings of ids, and the text.")],
+    vault: o.Vault = None,
+    tenant: o.Tenant = "default",
+    reason: o.Reason = None,
+    embedder: o.Embedder = None,
+    base_url: o.BaseUrl = None,
+    as_json: o.Json = False,
+) -> None:
+    """Let one text stand for several cubes of a user; they are merged into it, and `undo` takes that back."""
+    from mnemic.upkeep import full_id
+
+    *ids, text = id
+    with Place(vault=vault, tenant=tenant, embedder=embedder, base_url=base_url).open(reading=True) as memory:
+        done = memory.fuse([full_id(memory, one) for one in ids] or ids, text, reason=reason)
+        embed_the_rest(memory)
+    if as_json:
+        print_json(_json(done))
+        return
+    console().print(f"[{ending(done.cubes[0].id)}] says now: {short(done.cubes[0].text, 80)}")
+    note(f"fused {done.count - 1} into it; take it back with: mnemic undo {ending(done.id or '')}")
+
+
+def _mark(ids: list[str], place: Place, verb: str, word: str, reason: str | None, as_json: bool) -> None:
     from mnemic.upkeep import full_id
 
     with place.open(reading=True) as memory:
-        full = [full_id(memory, one) for one in ids]
-        done = memory.thaw(full, reason=reason) if thawing else memory.freeze(full, reason=reason)
+        verbs = {
+            "freeze": memory.freeze,
+            "thaw": memory.thaw,
+            "pin": memory.pin,
+            "unpin": memory.unpin,
+        }
+        done = verbs[verb]([full_id(memory, one) for one in ids], reason=reason)
     if as_json:
         print_json(_json(done))
     else:
-        word = "thawed" if thawing else "frozen"
         console().print(_receipt(done, word) if done.count else f"already {word}")
 
 

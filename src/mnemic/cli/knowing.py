@@ -179,7 +179,7 @@ def _lines(found: Explanation) -> Iterator[str]:
 
 def _below(links: tuple[Link, ...], indent: str) -> Iterator[str]:
     for link in links:
-        mark = "ended by " if link.role == "ended by" else ""
+        mark = "" if link.role == "source" else f"{link.role} "
         broken = f"  ({link.broken})" if link.broken else ""
         when = f"{day(link.cube.header.at)} " if link.cube else ""
         said = f'"{short(link.quote, 120)}"' if link.quote else ""

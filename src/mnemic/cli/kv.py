@@ -3,34 +3,19 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from mnemic.cli import options as o
+from mnemic.cli.made import LocalModelName, Title, as_dict, chat_hint, cited, now, texts
 from mnemic.cli.opening import Place, Who, read_where
-from mnemic.cli.output import console, ending, minute, note, plain, print_json, safe, short
+from mnemic.cli.output import console, ending, minute, note, print_json, safe
 
-if TYPE_CHECKING:
-    from mnemic.activation.kv_keeping import Kept
-    from mnemic.cube.model import MemCube
-    from mnemic.memory import Memory
-
-PAGE = 1000
 app = typer.Typer(
     name="kv", no_args_is_help=True, help="Texts that a model has read once, kept so that it need not again."
 )
 
-LocalModelName = Annotated[
-    str,
-    typer.Option(
-        "--model",
-        "-m",
-        envvar="MNEMIC_MODEL",
-        metavar="NAME",
-        help="smollm2, or a transformers model's folder.",
-    ),
-]
 Id = Annotated[
     str, typer.Argument(metavar="ID", help="A KV cube's id, or an ending of it that only one cube has.")
 ]
@@ -52,9 +37,7 @@ def build(
     storage: Annotated[
         str, typer.Option("--storage", help="exact, or int8 and int4: smaller, with a measured error.")
     ] = "exact",
-    title: Annotated[
-        str | None, typer.Option("--title", metavar="TEXT", help="For people who list them.")
-    ] = None,
+    title: Title = None,
     as_json: o.Json = False,
 ) -> None:
     """Have a model read texts once and keep what it computed; `mnemic chat --kv` starts from there.
@@ -62,20 +45,19 @@ def build(
     When one of the texts is updated, deleted or erased, or expires, it is not used any more.
     """
     from mnemic.models.registry import load_model
-    from mnemic.upkeep import full_id, kv_memory
+    from mnemic.upkeep import kv_memory
 
     who, filters = Who(user=user, agent=agent, session=session), read_where(where)
     reads = who.reads()
     with Place(vault=vault, tenant=tenant).open(reading=True) as memory:
-        chosen: list[Any] = [full_id(memory, one) for one in id or ()]
-        chosen = chosen or _all(memory, {**reads, "where": filters})
+        chosen = texts(memory, id, {**reads, "where": filters})
         local = load_model(model)
         start = time.perf_counter()
         made = memory.as_kv(chosen, local, storage=storage, title=title)
         seconds = time.perf_counter() - start
         kept = kv_memory(memory, made.id)
     if as_json:
-        print_json({**_json(kept), "seconds": seconds})
+        print_json({**as_dict(kept), "seconds": seconds})
         return
     told = kept.described
     console().print(
@@ -84,10 +66,7 @@ def build(
     )
     if told.error:
         console().print(_error(told.error), style="dim")
-    note(
-        f"chat with it: mnemic chat --model {model} --kv {ending(made.id)}"
-        + (f" --user {user}" if user else "")
-    )
+    note(chat_hint("--kv", made, model, user))
 
 
 @app.command("list", epilog="Example:  mnemic kv list --user ana")
@@ -106,7 +85,7 @@ def list_(
     with Place(vault=vault, tenant=tenant).open(reading=True) as memory:
         found = kv_memories(memory, user=ANY if everyone else user)
     if as_json:
-        print_json([_json(kept) for kept in found])
+        print_json([as_dict(kept) for kept in found])
         return
     if not found:
         note("there are none; make one with: mnemic kv build --user NAME --model smollm2")
@@ -116,10 +95,10 @@ def list_(
     table = Table("id", "title", "of", "model", "tokens", "MB", "kept", "made", "now")
     for kept in found:
         told, header = kept.described, kept.cube.header
-        now = "current" if kept.why_not is None else f"not served: {short(kept.why_not, 60)}"
         table.add_row(
             ending(kept.cube.id), safe(told.title or ""), safe(header.scope.user or ""), safe(told.model),
-            f"{told.tokens:,}", f"{told.size / 1e6:,.1f}", safe(told.label), minute(header.recorded_at), now,
+            f"{told.tokens:,}", f"{told.size / 1e6:,.1f}", safe(told.label), minute(header.recorded_at),
+            now(kept, 60),
         )  # fmt: skip
     console().print(table)
 
@@ -131,13 +110,13 @@ def inspect(id: Id, vault: o.Vault = None, tenant: o.Tenant = "default", as_json
 
     with Place(vault=vault, tenant=tenant).open(reading=True) as memory:
         kept = kv_memory(memory, full_id(memory, id))
-        sources = [(one, memory.history(one.cube_id)) for one in kept.cube.header.sources]
+        sources = cited(memory, kept)
     if as_json:
-        print_json(_json(kept))
+        print_json(as_dict(kept))
         return
     out, told = console(), kept.described
     out.print(f"{kept.cube.id}  {safe(told.title or '')}", style="bold")
-    out.print("current" if kept.why_not is None else f"not served: {safe(kept.why_not)}")
+    out.print(now(kept))
     out.print(f"{told.tokens:,} tokens, {told.size / 1e6:,.1f} MB, {safe(told.label)}, by {safe(told.model)}")
     if told.error:
         out.print(_error(told.error))
@@ -146,9 +125,8 @@ def inspect(id: Id, vault: o.Vault = None, tenant: o.Tenant = "default", as_json
         out.print(f"  {part:9} {safe(digest[:16])}…", style="dim")
     out.print(f"  {'stack':9} {safe(told.stack[:16])}…", style="dim")
     out.print(f"from {len(sources)} cubes:")
-    for source, versions in sources:
-        cited = next((one for one in versions if one.version_id == source.version_id), versions[-1])
-        out.print(f"  [{ending(source.cube_id)}] {short(cited.text, 100)}", style="dim")
+    for line in sources:
+        out.print(line, style="dim")
 
 
 @app.command(epilog="Example:  mnemic kv verify --drop-stale")
@@ -215,34 +193,6 @@ def drop(
         print_json({"dropped": cube, "bytes_freed": freed})
         return
     console().print(f"dropped [{ending(cube)}]; {freed / 1e6:,.1f} MB freed")
-
-
-def _all(memory: Memory, reads: dict[str, Any]) -> list[MemCube]:
-    from mnemic.cube.errors import NotFound
-
-    found: list[MemCube] = []
-    after = None
-    while True:
-        page = memory.list(**reads, limit=PAGE, after=after)
-        found += page
-        if page.next is None:
-            break
-        after = page.next
-    if not found:
-        raise NotFound("there is no text within reach to read. `mnemic stats` says whose memories there are")
-    return found
-
-
-def _json(kept: Kept) -> dict[str, Any]:
-    return {
-        "id": kept.cube.id,
-        "user": kept.cube.header.scope.user,
-        "made": kept.cube.header.recorded_at.isoformat(),
-        "current": kept.why_not is None,
-        "why_not": kept.why_not,
-        "sources": [one.cube_id for one in kept.cube.header.sources],
-        **plain(kept.described),
-    }
 
 
 def _error(error: dict[str, Any]) -> str:

@@ -91,7 +91,8 @@ def show(
         )
         return
     _print_facts(_facts(found.cube, len(found.history), found.used_by))
-    write_text("\n" + (found.cube.text if not found.cube.deleted else found.history[-2].text))
+    told = [found.cube, *reversed(found.history)]
+    write_text("\n" + next((one.text for one in told if not one.deleted), ""))
 
 
 def reveal(
@@ -214,9 +215,18 @@ def _facts(cube: MemCube, versions: int, used_by: Sequence[str]) -> dict[str, An
         and f"{place.source or 'a long text'}, characters {place.start} to {place.end} of {place.total}",
         "versions": f"{versions} (mnemic history {ending(cube.id)})" if versions > 1 else "1",
         "made into": ", ".join(used_by),
-        "state": "deleted; it last said" if cube.deleted else "",
+        "state": _state(cube),
     }
     return {name: value for name, value in facts.items() if value}
+
+
+def _state(cube: MemCube) -> str:
+    """Where it is in its life, as far as that says more than that it is there."""
+    if cube.header.merged_into is not None:
+        return f"merged into {ending(cube.header.merged_into)}; it last said"
+    if cube.deleted:
+        return "deleted; it last said"
+    return ", ".join(word for word in ("frozen", "pinned") if getattr(cube.header, word))
 
 
 def _print_facts(facts: dict[str, Any]) -> None:

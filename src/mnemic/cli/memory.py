@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mnemic.cli import options as o
-from mnemic.cli.kv import LocalModelName, _all
+from mnemic.cli.made import LocalModelName, Title, as_dict, chat_hint, cited, now, texts
 from mnemic.cli.opening import Place, Who, read_where
 from mnemic.cli.output import console, ending, minute, note, plain, print_json, safe, short
 
@@ -76,9 +76,7 @@ def compile_(
     reword: Annotated[
         bool, typer.Option("--reword", help="Have the model itself word more questions to learn from.")
     ] = False,
-    title: Annotated[
-        str | None, typer.Option("--title", metavar="TEXT", help="For people who list them.")
-    ] = None,
+    title: Title = None,
     as_json: o.Json = False,
 ) -> None:
     """Have a model learn texts; `mnemic chat --memory` mounts what it has learned.
@@ -89,13 +87,11 @@ def compile_(
     answer as that search does.
     """
     from mnemic.models.registry import load_model
-    from mnemic.upkeep import full_id
 
     who, filters = Who(user=user, agent=agent, session=session), read_where(where)
     reads = who.reads()
     with Place(vault=vault, tenant=tenant).open(reading=True) as memory:
-        chosen: list[Any] = [full_id(memory, one) for one in id or ()]
-        chosen = chosen or _all(memory, {**reads, "where": filters})
+        chosen = texts(memory, id, {**reads, "where": filters})
         local = load_model(model)
         from mnemic.parametric.gate import Gate
         from mnemic.transform.paraphrases import Reworded
@@ -117,10 +113,7 @@ def compile_(
         learned = _look(memory, made.id)
     _tell_made(learned, len(chosen), time.perf_counter() - start, as_json)
     if not as_json:
-        note(
-            f"chat with it: mnemic chat --model {model} --memory {ending(made.id)}"
-            + (f" --user {user}" if user else "")
-        )
+        note(chat_hint("--memory", made, model, user))
 
 
 @app.command("list", epilog="Example:  mnemic memory list --user ana")
@@ -139,7 +132,7 @@ def list_(
     with Place(vault=vault, tenant=tenant).open(reading=True) as memory:
         found = learned_memories(memory, user=ANY if everyone else user)
     if as_json:
-        print_json([_json(one) for one in found])
+        print_json([as_dict(one) for one in found])
         return
     if not found:
         note("there are none; make one with: mnemic memory compile --user NAME --model smollm2")
@@ -149,11 +142,10 @@ def list_(
     table = Table("id", "title", "of", "form", "model", "from", "MB", "made", "now")
     for one in found:
         told, header = one.described, one.cube.header
-        now = "current" if one.why_not is None else f"not served: {short(one.why_not, 60)}"
         table.add_row(
             ending(one.cube.id), safe(told.title or ""), safe(header.scope.user or ""), safe(told.form),
             safe(told.model), f"{len(header.sources)} cubes", f"{told.size / 1e6:,.1f}",
-            minute(header.recorded_at), now,
+            minute(header.recorded_at), now(one, 60),
         )  # fmt: skip
     console().print(table)
 
@@ -185,15 +177,15 @@ def inspect(
         spoken = None
         if adapter:
             spoken = memory.as_text(learned.cube.id, load_model(model) if probe else None)
-        sources = [(one, memory.history(one.cube_id)) for one in learned.cube.header.sources]
+        sources = cited(memory, learned)
         if export is not None:
             export_adapter(memory, learned.cube.id, export)
     if as_json:
-        print_json({**_json(learned), "probes": plain(spoken.probes) if spoken else []})
+        print_json({**as_dict(learned), "probes": plain(spoken.probes) if spoken else []})
         return
     out, told = console(), learned.described
     out.print(f"{learned.cube.id}  {safe(told.title or '')}", style="bold")
-    out.print("current" if learned.why_not is None else f"not served: {safe(learned.why_not)}")
+    out.print(now(learned))
     out.print(
         f"{safe(told.form)}, {told.numbers:,} numbers, {told.size / 1e6:,.1f} MB, for {safe(told.model)}"
     )
@@ -204,9 +196,8 @@ def inspect(
     for part, digest in told.fingerprint.items():
         out.print(f"  {part:14} {safe(digest[:16])}…", style="dim")
     out.print(f"from {len(sources)} cubes:")
-    for source, versions in sources:
-        cited = next((one for one in versions if one.version_id == source.version_id), versions[-1])
-        out.print(f"  [{ending(source.cube_id)}] {short(cited.text, 100)}", style="dim")
+    for line in sources:
+        out.print(line, style="dim")
     if spoken and spoken.probes:
         from rich.table import Table
 
@@ -340,7 +331,7 @@ def _report(learned: Learned) -> str:
 
 def _tell_made(learned: Learned, cubes: int, seconds: float, as_json: bool) -> None:
     if as_json:
-        print_json({**_json(learned), "seconds": seconds})
+        print_json({**as_dict(learned), "seconds": seconds})
         return
     told = learned.described
     console().print(
@@ -348,15 +339,3 @@ def _tell_made(learned: Learned, cubes: int, seconds: float, as_json: bool) -> N
         f"{told.numbers:,} numbers, {told.size / 1e6:,.1f} MB kept"
     )
     console().print(_report(learned), style="dim")
-
-
-def _json(learned: Learned) -> dict[str, Any]:
-    return {
-        "id": learned.cube.id,
-        "user": learned.cube.header.scope.user,
-        "made": learned.cube.header.recorded_at.isoformat(),
-        "current": learned.why_not is None,
-        "why_not": learned.why_not,
-        "sources": [one.cube_id for one in learned.cube.header.sources],
-        **plain(learned.described),
-    }

@@ -13,8 +13,10 @@ import typer
 from mnemic.cli.progress import Bar
 
 if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
     from mnemic.training.loop import Trained
-    from mnemic.training.options import LoopOptions, ModelOptions
+    from mnemic.training.options import LoopOptions, RecallRun, TextRun
     from mnemic.training.source import Source
 
 app = typer.Typer(
@@ -95,25 +97,18 @@ def lm(
     Writes checkpoint.safetensors and log.jsonl to --out while it runs, and at the end model/, a transformers
     model with its tokenizer. Ctrl-C keeps the last whole step.
     """
-    _need_torch()
+    given = _given(config, layer, memory, dim, steps=steps, batch=batch, micro=micro, seed=seed)
     from mnemic.cube.errors import InvalidOption
-    from mnemic.training.options import TextRun, read_file
-    from mnemic.training.text import Text, save_tokenizer
+    from mnemic.training.options import TextRun
+    from mnemic.training.text import Text
 
-    given = {} if config is None else read_file(config)
     told = {"train": train or ("." if data is not None and "data" not in given else None)}
     _put(given, "data", **told, held_out=held_out)
-    _put(given, "model", **_model(layer, memory, dim))
-    _put(given, "training", steps=steps, batch=batch, micro=micro, seed=seed)
     if "data" not in given:
         raise InvalidOption("name the text: --data FOLDER, or a [data] section with train in --config")
     run = TextRun.read(given)
     text = Text(run.data, data)
-    trained = _run(run.model, text, run.training, run.to_dict(), out, fresh=fresh, as_json=as_json)
-    if trained.step == run.training.steps:
-        _save(trained, out)
-        save_tokenizer(text.tokenizer, out / "model")
-    _end(trained, run.training, out, as_json)
+    _perform(run, text, out, fresh=fresh, as_json=as_json, tokenizer=text.tokenizer)
 
 
 @app.command(epilog="Example:  mnemic train recall --task mqar --layer base-conv --layer based --steps 400")
@@ -137,19 +132,13 @@ def recall(
 
     Needs no data. Writes checkpoint.safetensors and log.jsonl to --out, and model/ at the end.
     """
-    _need_torch()
-    from mnemic.training.options import RecallRun, read_file
+    given = _given(config, layer, memory, dim, steps=steps, batch=batch, micro=micro, seed=seed)
+    from mnemic.training.options import RecallRun
 
-    given = {} if config is None else read_file(config)
     _put(given, "task", name=task)
-    _put(given, "model", **_model(layer, memory, dim))
-    _put(given, "training", steps=steps, batch=batch, micro=micro, seed=seed)
     run = RecallRun.read(given)
     source = _task(run.task.name, run.task.options, run.task.evaluated, run.training.seed)
-    trained = _run(run.model, source, run.training, run.to_dict(), out, fresh=fresh, as_json=as_json)
-    if trained.step == run.training.steps:
-        _save(trained, out)
-    _end(trained, run.training, out, as_json)
+    _perform(run, source, out, fresh=fresh, as_json=as_json)
 
 
 def layer_entry(text: str) -> dict[str, Any]:
@@ -185,11 +174,26 @@ def _task(name: str, options: Mapping[str, Any], evaluated: int, seed: int) -> S
     return Made(kind(**options), {"task": name, "options": dict(options)}, evaluated=evaluated, seed=seed)
 
 
-def _need_torch() -> None:
+def _given(
+    config: Path | None,
+    layer: list[str] | None,
+    memory: str | None,
+    dim: int | None,
+    **training: int | None,
+) -> dict[str, Any]:
+    """The file, and over it what both commands are told. Raises MissingExtra first: nothing runs without."""
     from mnemic.cube.checks import require_extra
 
     for module in ("torch", "transformers"):
         require_extra(module, extra="torch")
+    from mnemic.training.options import read_file
+
+    given = {} if config is None else read_file(config)
+    layers = [layer_entry(one) for one in layer] if layer else None
+    beside = layer_entry(memory) if memory else None
+    _put(given, "model", layers=layers, memory=beside, dim=dim)
+    _put(given, "training", **training)
+    return given
 
 
 def _put(given: dict[str, Any], section: str, **told: Any) -> None:
@@ -199,35 +203,23 @@ def _put(given: dict[str, Any], section: str, **told: Any) -> None:
         given[section] = {**given.get(section, {}), **told}
 
 
-def _model(layer: list[str] | None, memory: str | None, dim: int | None) -> dict[str, Any]:
-    return {
-        "layers": [layer_entry(one) for one in layer] if layer else None,
-        "memory": layer_entry(memory) if memory else None,
-        "dim": dim,
-    }
-
-
-def _run(
-    model: ModelOptions,
+def _perform(
+    run: TextRun | RecallRun,
     source: Source,
-    options: LoopOptions,
-    settings: dict[str, Any],
     out: Path,
     *,
     fresh: bool,
     as_json: bool,
-) -> Trained:
+    tokenizer: Tokenizer | None = None,
+) -> None:
+    """Train, or go on; keep the model, with its tokenizer, when it is done; say how it went."""
     from mnemic.cli.output import note
-    from mnemic.training.loop import CHECKPOINT, LOG, build, train
+    from mnemic.training.loop import build, train
 
-    if fresh:
-        for name in (CHECKPOINT, LOG):
-            (out / name).unlink(missing_ok=True)
-    made = build(model, source.vocabulary, options.seed)
+    made = build(run.model, source.vocabulary, run.training.seed)
     counts = made.parameter_counts()
     if not as_json:
         note(f"{counts['total']:,} parameters, {counts['active']:,} of them active for a token")
-    asked = {"model": settings["model"]}
     with Bar("training", "steps") as bar, _Interrupted() as interrupted:
 
         def say(row: dict[str, Any]) -> None:
@@ -236,16 +228,24 @@ def _run(
                 if row.get("slots_used", 1.0) < DEAD:
                     note("fewer than a tenth of a memory's slots are read: fewer keys, or a lower rate")
 
-        return train(
-            made, source, options, folder=out, settings=asked, progress=bar, say=say, stop=interrupted
-        )
+        trained = train(
+            made, source, run.training, folder=out, settings={"model": run.to_dict()["model"]},
+            progress=bar, say=say, stop=interrupted, fresh=fresh,
+        )  # fmt: skip
+    if trained.step == run.training.steps:
+        _save(trained, out / "model", tokenizer)
+    _end(trained, run.training, out, as_json)
 
 
-def _save(trained: Trained, out: Path) -> None:
+def _save(trained: Trained, folder: Path, tokenizer: Tokenizer | None) -> None:
     from transformers.utils import logging
 
+    from mnemic.training.text import save_tokenizer
+
     logging.disable_progress_bar()
-    trained.model.save_pretrained(out / "model")
+    trained.model.save_pretrained(folder)
+    if tokenizer is not None:
+        save_tokenizer(tokenizer, folder)
 
 
 def _said(row: dict[str, Any]) -> str:

@@ -33,6 +33,7 @@ class Facts:
     """What a guard looks at; times in microseconds UTC.
 
     used_at: the last use, or when it was told. archive_after: how long it may lie idle (None: for ever).
+    pinned: it counts as in use all the time.
     expires_at: None for never. reclaim_at: when what expired is no longer there to be restored. held: under
     a legal hold. before: the state in which it was frozen.
     """
@@ -40,6 +41,7 @@ class Facts:
     now: int = 0
     used_at: int = 0
     archive_after: int | None = None
+    pinned: bool = False
     expires_at: int | None = None
     reclaim_at: int | None = None
     held: bool = False
@@ -54,8 +56,9 @@ def always(_: Facts) -> bool:
 
 
 def long_idle(facts: Facts) -> bool:
-    """Not used for longer than `archive_after`."""
-    return facts.archive_after is not None and facts.now - facts.used_at > facts.archive_after
+    """Not used for longer than `archive_after`, nor pinned."""
+    idle = facts.archive_after is not None and facts.now - facts.used_at > facts.archive_after
+    return idle and not facts.pinned
 
 
 def is_over(facts: Facts) -> bool:
@@ -83,7 +86,7 @@ STEPS: Final[tuple[Step, ...]] = (
     Step(None, Event.add, always, _g),
     *(Step(start, Event.use, always, _a) for start in (_g, _a, _r)),
     *(Step(start, Event.pin, always, _a) for start in (_g, _a, _r)),
-    *(Step(start, Event.fuse, always, _m) for start in (_g, _a)),
+    *(Step(start, Event.fuse, always, _m) for start in (_g, _a, _r)),  # what lay idle is often told twice
     Step(_a, Event.idle, long_idle, _r),
     *(Step(start, Event.expire, is_over, _e) for start in (_g, _a, _m, _r)),
     *(Step(start, Event.freeze, always, _f) for start in (_g, _a, _m, _r)),

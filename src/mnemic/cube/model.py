@@ -140,6 +140,7 @@ class Header(_Value):
     """All that is known about a cube beside its payload.
 
     sources: what a derived cube was made from, by `method`; ended_by: what put an end to it, at `valid_to`.
+    fused: what this text was told instead of, by `fuse`; merged_into: the id of the cube that was told so.
     Usage counts live beside it, so reading rewrites nothing.
     """
 
@@ -157,7 +158,10 @@ class Header(_Value):
     sources: tuple[Source, ...] = ()
     ended_by: Source | None = None
     method: str | None = None
+    fused: tuple[Source, ...] = ()
+    merged_into: str | None = None
     frozen: bool = False
+    pinned: bool = False
     place: Place | None = None
     recalled: tuple[tuple[int, int], ...] = ()
     metadata: Annotated[Mapping[str, Any], AfterValidator(ReadOnlyDict)] = Field(default_factory=ReadOnlyDict)

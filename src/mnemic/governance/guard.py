@@ -43,8 +43,9 @@ from mnemic.governance.retention import GRACE, Fate, Policy
 from mnemic.governance.rows import fate_in, labels_of
 from mnemic.governance.rules import FREE, Rules, read_rules
 from mnemic.vault import governing, reading
-from mnemic.vault.codec import Draft, Stored, mac, stored
+from mnemic.vault.codec import Draft, Stored, mac, merged_into, stored
 from mnemic.vault.database import Deed, Transaction
+from mnemic.vault.destroying import made_from_any, with_merged
 from mnemic.vault.vault import Vault
 
 T = TypeVar("T")
@@ -145,7 +146,8 @@ class Guard:
             raise denied(seen.access, Right.read, f"all of {reach}", self._target(reach.to_json()))
 
     def require_unheld(self, cubes: Iterable[str], spaces: Iterable[int]) -> None:
-        """Raises LegalHold where one is on any of these cubes, on anything in these spaces, or on their user.
+        """Raises LegalHold where one is on any of these cubes or what would go with them, on anything in
+        these spaces, or on their user.
 
         Deleted or not. O(cubes).
         """
@@ -157,15 +159,27 @@ class Guard:
                 transaction.row(reading.user_of_space, {"t": self.vault.tenant, "s": one}) for one in spaces
             ]
             named = {bytes(row[0]).decode() for row in rows if row is not None and row[0] is not None}
-            wanted = [self.vault._head(transaction, cube) for cube in cubes]
-            for space in spaces:
-                wanted += [(space, one) for one in self._heads_in(transaction, space)]
-            if any(hold.reach.user in named for hold in holds) or any(
-                self._is_held(transaction, holds, space, row) for space, row in wanted
+            if (
+                any(hold.reach.user in named for hold in holds)
+                or self.is_held(transaction, [id_bytes(cube) for cube in cubes])
+                or any(
+                    self._is_held(transaction, holds, space, row)
+                    for space in spaces
+                    for row in self._heads_in(transaction, space)
+                )
             ):
                 raise LegalHold(
                     "a legal hold is on some of it, so it may not be erased; see: mnemic policy list"
                 )
+
+    def is_held(self, transaction: Transaction, cubes: Collection[bytes]) -> bool:
+        """Is a legal hold on any of these cubes, on what is merged into them or was made from them?"""
+        if not (holds := self.sight(transaction).rules.holds):
+            return False
+        one_memory = with_merged(transaction, self.vault.tenant, cubes)
+        going, _ = made_from_any(transaction, self.vault.tenant, one_memory)
+        heads = (self.vault._head(transaction, id_text(cube)) for cube in sorted(going))
+        return any(self._is_held(transaction, holds, space, row) for space, row in heads)
 
     def _is_held(self, transaction: Transaction, holds: Sequence[Policy], space: int, row: Stored) -> bool:
         names = self.vault._scope_names(transaction, space, row.scope)
@@ -291,7 +305,18 @@ class Guard:
         return [one for one in (stored(found[1:]) for found in rows) if not one.deleted]
 
     def last_said(self, transaction: Transaction, row: Stored) -> Stored:
-        """A head, or of a deleted cube the last version that said something. O(1), O(versions)."""
+        """What speaks for a head: itself; of a deleted cube the last version that said something; of one that
+        was fused what the fusion says. O(1), O(versions).
+        """
+        seen = {row.cube}
+        while row.deleted and (into := merged_into(row.header)) is not None:
+            try:
+                _, row = self.vault._head(transaction, into)
+            except NotFound:
+                break
+            if row.cube in seen:  # only in a file that somebody made up
+                break
+            seen.add(row.cube)
         return (self._said(transaction, row) or [row])[-1] if row.deleted else row
 
     def _target(self, *names: str | None) -> bytes:

@@ -12,11 +12,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple, Protocol
 
 from mnemic.cube.checks import require_extra
-from mnemic.cube.errors import InvalidOption
+from mnemic.cube.errors import InvalidOption, MissingExtra
 from mnemic.vault.codec import Secret
 
 Span = tuple[int, int]
@@ -192,9 +194,11 @@ class Pattern:
 
 @dataclass(frozen=True, slots=True)
 class Presidio:
-    """Names, places and what else Microsoft Presidio finds; pip install 'mnemic[presidio]'.
+    """Names, places and what else Microsoft Presidio finds; needs 'mnemic[presidio]' and a spaCy model.
 
-    entities: which of its kinds; none: all. threshold: how sure it has to be.
+    entities: which of its kinds; none: all. threshold: how sure it has to be. analyzer: an engine of yours;
+    default: Presidio's own on an English spaCy model that is installed. None is ever downloaded: without one
+    MissingExtra says how to get it.
     """
 
     name: str = "presidio"
@@ -204,16 +208,39 @@ class Presidio:
     analyzer: Any = field(default=None, compare=False)  # an AnalyzerEngine of yours
 
     def find(self, text: str) -> Iterator[Span]:
-        engine = self.analyzer or _analyzer()
+        engine = self.analyzer or _presidio()
         wanted = list(self.entities) or None
         for one in engine.analyze(text, language=self.language, entities=wanted):
             if one.score >= self.threshold:
                 yield one.start, one.end
 
 
+def presidio_model() -> str:
+    """The largest English spaCy model that is here, loaded by nobody yet. Raises MissingExtra."""
+    if find_spec("presidio_analyzer") is None:
+        require_extra("presidio_analyzer", extra="presidio")
+    model = next((one for one in _SPACY if find_spec(one) is not None), None)
+    if model is None:
+        raise MissingExtra(
+            "Presidio finds names by a spaCy model, and none is installed; mnemic downloads none. Install "
+            f"one: python -m spacy download {_SPACY[-1]}, or pass Presidio(analyzer=…) with your own"
+        )
+    return model
+
+
 @cache
-def _analyzer() -> Any:
-    return require_extra("presidio_analyzer", extra="presidio").AnalyzerEngine()
+def _presidio() -> Any:
+    """Presidio's engine on it. Seconds, once a process."""
+    model = presidio_model()
+    presidio = require_extra("presidio_analyzer", extra="presidio")
+    models = [{"lang_code": "en", "model_name": model}]
+    engine = import_module("presidio_analyzer.nlp_engine").NlpEngineProvider(
+        nlp_configuration={"nlp_engine_name": "spacy", "models": models}
+    )
+    return presidio.AnalyzerEngine(nlp_engine=engine.create_engine(), supported_languages=["en"])
+
+
+_SPACY: Final = ("en_core_web_trf", "en_core_web_lg", "en_core_web_md", "en_core_web_sm")
 
 
 BUILT: Final[Mapping[str, Detector]] = MappingProxyType(
@@ -338,7 +365,7 @@ def of_detectors(wanted: Iterable[str | Detector]) -> Redaction:
             out += [detector for name, detector in BUILT.items() if name != "presidio"]
         elif one in BUILT:
             if one == "presidio":
-                require_extra("presidio_analyzer", extra="presidio")
+                presidio_model()  # before anything is written, not at the first text
             out.append(BUILT[one])
         else:
             raise InvalidOption(f"nothing finds {one!r:.40}; there are all, {', '.join(BUILT)}, NAME=REGEX")

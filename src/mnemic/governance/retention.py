@@ -113,7 +113,8 @@ class Hold:
         return "legal hold"
 
 
-Ending = Keep | WhileUsed | Decay
+ByUse = WhileUsed | Decay  # what is pinned is in use all the time
+Ending = Keep | ByUse
 Rule = Ending | Archive | Reclaim | Hold
 
 
@@ -215,6 +216,7 @@ def fate_of(
     expires_at: int | None,
     use: Use | None = None,
     frozen: bool = False,
+    pinned: bool = False,
 ) -> Fate:
     """What becomes of a cube: the readable form. O(policies)."""
     if frozen:
@@ -231,7 +233,7 @@ def fate_of(
             return Fate(NEVER, str(rule))
         if isinstance(rule, Reclaim) and (reclaim is None or rule.span < reclaim.span):
             reclaim = rule
-        if isinstance(rule, Ending):
+        if isinstance(rule, Ending) and not (pinned and isinstance(rule, ByUse)):
             over = int(rule.ends(*columns)[0])
             if over < end:
                 end, why = over, str(rule)

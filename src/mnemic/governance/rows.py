@@ -1,4 +1,4 @@
-"""What rules ask of a stored row: its labels, whether it is frozen, and what becomes of it."""
+"""What rules ask of a stored row: its labels, whether it is frozen or pinned, and what becomes of it."""
 
 from __future__ import annotations
 
@@ -14,6 +14,11 @@ from mnemic.vault.governing import Use
 def is_frozen(header: bytes) -> bool:
     """Whether a stored header is that of a frozen cube: it does not expire."""
     return b'"frozen":true' in header and bool(json.loads(header).get("frozen"))
+
+
+def is_pinned(header: bytes) -> bool:
+    """Whether a stored header is that of a pinned cube: it counts as in use."""
+    return b'"pinned":true' in header and bool(json.loads(header).get("pinned"))
 
 
 def labels_of(header: bytes) -> tuple[str, ...]:
@@ -33,4 +38,5 @@ def fate_in(rules: Rules, scope: Scope, row: Stored, use: Use | None) -> Fate:
         expires_at=row.expires_at,
         use=use,
         frozen=is_frozen(row.header),
+        pinned=is_pinned(row.header),
     )

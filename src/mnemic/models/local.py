@@ -227,13 +227,13 @@ class LocalModel:
         ids = self.prompt_ids(asked)
         gate = Gate(self.token_bytes, grammar(schema))
         made = list(self.answer_tokens(ids, max_tokens=max_tokens, temperature=temperature, gate=gate))
-        text = b"".join(self.token_bytes[token] or b"" for token in made).decode()
         usage = Usage(input_tokens=len(ids), output_tokens=len(made))
         if not gate.complete:
             raise UnusableAnswer(
                 f"{self.name} was cut off at {len(made)} tokens before its JSON ended. Raise max_tokens=, or "
                 "limit the length of its strings in the schema (maxLength)"
             )
+        text = b"".join(self.token_bytes[token] or b"" for token in made).decode()  # whole, so it is UTF-8
         try:
             return Completion(text=text, usage=usage, parsed=read_json(text, validator))
         except Unsatisfied as problem:

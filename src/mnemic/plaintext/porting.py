@@ -10,6 +10,8 @@ from typing import Any
 
 from mnemic.cube.errors import InvalidOption, NotFound
 from mnemic.cube.ids import id_bytes
+from mnemic.cube.model import Kind
+from mnemic.cube.times import Clock, now
 from mnemic.governance.guard import Guard
 from mnemic.governance.redaction import Redactor
 from mnemic.governance.sweep import over
@@ -21,6 +23,7 @@ from mnemic.plaintext.recall.select import Selection
 from mnemic.vault.archive import Dumped, FileSource, check_target, is_dump, write
 from mnemic.vault.comparing import Diff, diff
 from mnemic.vault.keys import KeyLike
+from mnemic.vault.kinds import cubes_of_other_kinds
 from mnemic.vault.merging import Merged, merge
 from mnemic.vault.records import Records, Redacted, VaultSource, Version
 from mnemic.vault.vault import Vault, open_vault
@@ -39,6 +42,7 @@ def dump(
     """Write a memory, or a part of it, to one file, as of one moment; the vault remembers where it went.
 
     guard: by whose rules; what is over by them stays behind, as it is served in no other way either.
+    redact: what no text may hold; KV memories and adapters stay behind, as their numbers cannot be redacted.
 
     That it went is on record before the first byte leaves: a process that is killed while it writes leaves
     a part of a file that the audit log knows of. Raises InvalidOption where the file exists, OSError.
@@ -52,8 +56,11 @@ def dump(
             cubes=None if selection is None else [id_bytes(cube) for cube in selection.cubes],
         )
         spaces = records.touched()
-        if guard is not None:
-            records.hide(over(guard, transaction, spaces))
+        hidden = set() if guard is None else over(guard, transaction, spaces)
+        if redact is not None:
+            for space in spaces:
+                hidden |= cubes_of_other_kinds(transaction, vault.tenant, space, Kind.plaintext)
+        records.hide(hidden)
         models = [{"name": name, "dim": dim} for name, dim in records.models.values()]
         if redact is not None:
             records = Redacted(records, redact, lambda text: find_recalled(text))
@@ -81,7 +88,7 @@ def load(
     progress: Progress | None = None,
 ) -> Merged:
     """Take in a dump or another vault, all or nothing; then make the features that did not come along."""
-    with opened(source, tenant=vault.tenant, key=key) as records:
+    with opened(source, tenant=vault.tenant, key=key, clock=vault.clock) as records:
         account = merge(vault, records, slot_of=_slot_of, progress=progress)
     if account.stored:
         embed_pending(vault, maker.lexical, lexical_only, progress)
@@ -111,8 +118,13 @@ def compare(
 
 
 @contextmanager
-def opened(source: str | os.PathLike[str], *, tenant: str, key: KeyLike | None = None) -> Iterator[Records]:
-    """The records of a dump, or of a vault by path or URL. Raises NotFound; a vault is never made."""
+def opened(
+    source: str | os.PathLike[str], *, tenant: str, key: KeyLike | None = None, clock: Clock = now
+) -> Iterator[Records]:
+    """The records of a dump, or of a vault by path or URL. Raises NotFound; a vault is never made.
+
+    Of a vault it is what a dump of it would hold now: what is over by its own rules stays there.
+    """
     is_url = not isinstance(source, os.PathLike) and "://" in source
     path = None if is_url else Path(source).expanduser()
     if path is not None and not path.exists():
@@ -121,18 +133,21 @@ def opened(source: str | os.PathLike[str], *, tenant: str, key: KeyLike | None =
         with FileSource(path) as file:
             yield file
         return
-    vault = _opened(source, tenant, key)
+    vault = _opened(source, tenant, key, clock)
     try:
+        guard = Guard(vault)
         with vault.database.read() as transaction:
-            yield VaultSource(vault, transaction)
+            records = VaultSource(vault, transaction)
+            records.hide(over(guard, transaction))
+            yield records
     finally:
         vault.close()
 
 
-def _opened(source: str | os.PathLike[str], tenant: str, key: KeyLike | None) -> Vault:
+def _opened(source: str | os.PathLike[str], tenant: str, key: KeyLike | None, clock: Clock) -> Vault:
     try:
-        return open_vault(source, tenant=tenant, key=key)
+        return open_vault(source, tenant=tenant, key=key, clock=clock)
     except InvalidOption:
         if key is None:
             raise
-        return open_vault(source, tenant=tenant)  # of the two, only the other is encrypted
+        return open_vault(source, tenant=tenant, clock=clock)  # of the two, only the other is encrypted

@@ -68,7 +68,7 @@ class Worker:
                 self._thread.start()
 
     def flush(self) -> int:
-        """Do all that is due, in this thread; how many versions were read and jobs done.
+        """Do all that is due, in this thread; how many versions were read and jobs tried.
 
         What failed stays in the outbox (`jobs`), to be tried again later. O(what is due).
         """
@@ -142,16 +142,18 @@ class Worker:
         return None if due is None else max(0.0, (due - self._vault.clock()) / 1e6)
 
     def _work_off(self) -> int:
-        """Do the jobs that are due, a few at a time; how many were done."""
+        """Do the jobs that are due, a few at a time; how many were tried: each that fails is put off."""
         with self._vault.database.read() as transaction:
             due = jobs.next_due(transaction, self._vault.tenant)
         if due is None or due > self._vault.clock():
             return 0
         with self._vault.database.write() as transaction:
             leased = jobs.lease(transaction, self._vault.tenant, self._vault.clock(), LEASED)
-        return sum(self._do(job) for job in leased)
+        for job in leased:
+            self._do(job)
+        return len(leased)
 
-    def _do(self, job: Job) -> bool:
+    def _do(self, job: Job) -> None:
         error = None
         try:
             if job.kind not in self._handlers:
@@ -164,4 +166,3 @@ class Worker:
                 jobs.done(transaction, self._vault.tenant, job)
             else:
                 jobs.failed(transaction, self._vault.tenant, job, error, self._vault.clock())
-        return error is None

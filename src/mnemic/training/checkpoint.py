@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -102,6 +103,31 @@ def read(path: Path, settings: dict[str, Any]) -> Checkpoint | None:
     return Checkpoint(
         step=int(header["step"]), settings=theirs, history=json.loads(header["history"]), tensors=tensors
     )
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Nobody else trains in this folder meanwhile: InvalidOption. A process that dies holds nothing.
+
+    Where the system has no such locks, nothing is held.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if os.name != "posix":
+        yield
+        return
+    import fcntl
+
+    held = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InvalidOption(
+                f"another run is training in {folder}: wait until it ends, or take another folder"
+            ) from error
+        yield
+    finally:
+        os.close(held)
 
 
 def write_whole(path: Path, data: bytes) -> None:

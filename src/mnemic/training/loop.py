@@ -64,17 +64,38 @@ def train(
     progress: Progress = lambda *_: None,
     say: Say = lambda _: None,
     stop: Callable[[], bool] = lambda: False,
+    fresh: bool = False,
 ) -> Trained:
     """Train to `options.steps`, evaluating on the way; `stop` is asked between steps.
 
     With a folder, checkpoint.safetensors and log.jsonl are kept there, and a run that was stopped or killed
     goes on from the last checkpoint with the same bits as if it had not been (on the same machine, with as
-    many threads). `settings`: what else the run depends on. Raises InvalidOption when the folder holds a run
-    with other settings, ModelError when the loss is no longer finite.
+    many threads); `fresh` starts over. `settings`: what else the run depends on. Raises InvalidOption when
+    the folder holds a run with other settings, or another process trains there, ModelError when the loss is
+    no longer finite.
     """
     settings = {**(settings or {}), "training": options.to_dict(), "source": source.settings()}
+    if folder is None:
+        return _train(model, source, options, None, settings, progress, say, stop)
+    with checkpoint.alone(folder):
+        if fresh:
+            for name in (CHECKPOINT, LOG):
+                (folder / name).unlink(missing_ok=True)
+        return _train(model, source, options, folder / CHECKPOINT, settings, progress, say, stop)
+
+
+def _train(
+    model: StackForCausalLM,
+    source: Source,
+    options: LoopOptions,
+    path: Path | None,
+    settings: dict[str, Any],
+    progress: Progress,
+    say: Say,
+    stop: Callable[[], bool],
+) -> Trained:
+    """`train`, with its checkpoint at `path`."""
     optimisers = optimisers_of(model, options)
-    path = None if folder is None else folder / CHECKPOINT
     found = None if path is None else checkpoint.read(path, settings)
     step, history = 0, list[dict[str, Any]]()
     if found is not None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mnemic.layers.rows import MemoryRows
 from mnemic.training.options import LoopOptions
-from mnemic.training.row_adam import RowAdam
+from mnemic.training.row_adam import RowAdam, summed
 
 
 def rate_at(step: int, options: LoopOptions) -> tuple[float, float]:
@@ -58,7 +58,7 @@ def clip(parameters: Iterable[Tensor], most: float) -> float:
     for p in parameters:
         if p.grad is not None:
             if p.grad.is_sparse:
-                p.grad = p.grad.coalesce()
+                p.grad = summed(p.grad)
             gradients.append(p.grad.values() if p.grad.is_sparse else p.grad)
     if not gradients:
         return 0.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import json
 import os
 import tomllib
@@ -24,19 +25,21 @@ class Options:
         check_fields(self)
 
     @classmethod
-    def read(cls, given: Mapping[str, Any]) -> Self:
-        """From a mapping; a section of the file is a field that is itself Options."""
+    def read(cls, given: Mapping[str, Any], where: str = "a run") -> Self:
+        """From a mapping; a section of the file is a field that is itself Options. `where`, for errors."""
         kinds = typing.get_type_hints(cls)
         unknown = sorted(set(given) - kinds.keys())
         if unknown:
-            raise InvalidOption(f"{cls.__name__} has no {', '.join(unknown)}; it has {', '.join(kinds)}")
+            meant = [near for name in unknown for near in difflib.get_close_matches(name, kinds, 1)]
+            hint = f" (did you mean {', '.join(meant)}?)" if meant else ""
+            raise InvalidOption(f"{where} has no {', '.join(unknown)}{hint}; it has {', '.join(kinds)}")
         needed = [
             one.name
             for one in dataclasses.fields(cls)
             if one.default is dataclasses.MISSING and one.default_factory is dataclasses.MISSING
         ]
         if missing := [name for name in needed if name not in given]:
-            raise InvalidOption(f"{cls.__name__} needs {', '.join(missing)}")
+            raise InvalidOption(f"{where} needs {', '.join(missing)}")
         return cls(**{name: _value(name, kinds[name], value) for name, value in given.items()})
 
     @classmethod
@@ -71,7 +74,7 @@ def _value(name: str, kind: Any, value: Any) -> Any:
     if isinstance(kind, type) and issubclass(kind, Options):
         if not isinstance(value, Mapping):
             raise InvalidOption(f"{name} is a section, with names and values, not {value!r:.80}")
-        return kind.read(value)
+        return kind.read(value, f"[{name}]")
     return tuple(value) if isinstance(value, list) else value
 
 

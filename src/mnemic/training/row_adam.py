@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor
 from torch.optim.optimizer import Optimizer
 
 from mnemic.cube.errors import InvalidInput, InvalidOption
+
+MARKED: Final = 64  # rows of a table for an entry of its gradient, up to which marking beats sorting
 
 
 class RowAdam(Optimizer):
@@ -102,6 +104,26 @@ def rows_of(table: Tensor) -> tuple[Tensor, Tensor]:
     if gradient is None or not gradient.is_sparse:
         raise InvalidInput("RowAdam moves rows of sparse gradients: make the table with sparse=True")
     if not gradient.is_coalesced():
-        gradient = gradient.coalesce()
+        gradient = summed(gradient)
         table.grad = gradient
     return gradient.indices()[0], gradient.values()
+
+
+def summed(gradient: Tensor) -> Tensor:
+    """A sparse gradient of rows with each row once: `coalesce`, without sorting where the table is short.
+
+    Marks the rows that were read and adds up: O(rows of the table + entries · width). Of a table much longer
+    than what is read of it, sorting that is less.
+    """
+    rows, entries = gradient.shape[0], gradient._nnz()
+    if gradient.is_coalesced() or rows > MARKED * entries:
+        return gradient.coalesce()
+    ids = gradient._indices()[0]
+    place = torch.zeros(rows, dtype=torch.int64, device=ids.device).index_fill_(0, ids, 1)
+    read = place.nonzero().squeeze(1)
+    place.index_copy_(0, read, torch.arange(len(read), device=ids.device))
+    values = gradient._values()
+    total = values.new_zeros(len(read), *values.shape[1:]).index_add_(0, place[ids], values)
+    return torch.sparse_coo_tensor(
+        read.unsqueeze(0), total, gradient.shape, is_coalesced=True, check_invariants=False
+    )

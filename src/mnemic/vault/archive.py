@@ -20,7 +20,7 @@ import os
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -29,12 +29,7 @@ from typing import IO, Any, BinaryIO, Final, Self
 from mnemic.cube.errors import DumpDamaged, DumpTooNew, InvalidOption, MnemicError, NotFound
 from mnemic.cube.times import now
 from mnemic.vault.blobs import pieces, sync_folder
-from mnemic.vault.records import (
-    Change,
-    Edge,
-    Group,
-    Records,
-    Version,
+from mnemic.vault.record_lines import (
     change_json,
     change_of,
     edge_json,
@@ -42,6 +37,7 @@ from mnemic.vault.records import (
     version_json,
     version_of,
 )
+from mnemic.vault.records import Change, Edge, Group, Records, Version
 
 FORMAT: Final = 1
 DIGEST_CHARS: Final = 64
@@ -219,19 +215,23 @@ class FileSource:
         wrong = _what_is_wrong(self.path)
         if wrong is not None:
             raise DumpDamaged(f"{self.path} is damaged: {wrong}. Nothing was loaded")
-        try:
-            self._zip = zipfile.ZipFile(self.path)
-            self.manifest: dict[str, Any] = json.loads(self._zip.read("manifest.json"))
-            found = self.manifest["format"]
-        except (zipfile.BadZipFile, KeyError, ValueError, TypeError) as error:
-            raise DumpDamaged(f"{self.path} is not a dump of mnemic ({error}). Nothing was loaded") from error
-        if not isinstance(found, int) or found > FORMAT:
-            self._zip.close()
-            raise DumpTooNew(
-                f"{self.path} is of dump format {found!r:.20}; this mnemic reads up to {FORMAT}. Upgrade: "
-                "pip install -U mnemic. Nothing was loaded"
-            )
-        self._steps = [UPGRADES[number] for number in range(found, FORMAT)]
+        with ExitStack() as closing:
+            try:
+                self._zip = closing.enter_context(zipfile.ZipFile(self.path))
+                self.manifest: dict[str, Any] = json.loads(self._zip.read("manifest.json"))
+                found = self.manifest["format"]
+                older = isinstance(found, int) and found <= FORMAT
+                self._steps = [UPGRADES[number] for number in range(found, FORMAT)] if older else []
+            except (zipfile.BadZipFile, KeyError, ValueError, TypeError) as error:
+                raise DumpDamaged(
+                    f"{self.path} is not a dump of mnemic ({error}). Nothing was loaded"
+                ) from error
+            if not older:
+                raise DumpTooNew(
+                    f"{self.path} is of dump format {found!r:.20}; this mnemic reads up to {FORMAT}. "
+                    "Upgrade: pip install -U mnemic. Nothing was loaded"
+                )
+            closing.pop_all()
 
     def markers(self) -> Iterator[bytes]:
         return self._records("erased.jsonl", bytes.fromhex)

@@ -29,9 +29,31 @@ Source = bytes | bytearray | memoryview | BinaryIO | Iterable[bytes]
 
 _PART: Final = ".part-"
 _p = sa.bindparam
-_blob = tables.blob
+_blob, _version, _cube = tables.blob, tables.version, tables.cube
 _insert = Statement(sa.insert(_blob))
 _drop = Statement(sa.delete(_blob).where(_blob.c.tenant == _p("t"), _blob.c.blob == _p("b")))
+_in_use = Statement(
+    sa.select(_cube.c.cube)
+    .select_from(
+        _blob.join(
+            _version,
+            sa.and_(
+                _version.c.tenant == _blob.c.tenant,
+                _version.c.space == _blob.c.space,
+                _version.c.seq == _blob.c.seq,
+            ),
+        ).join(
+            _cube,
+            sa.and_(
+                _cube.c.tenant == _version.c.tenant,
+                _cube.c.cube == _version.c.cube,
+                _cube.c.head == _version.c.version,
+            ),
+        )
+    )
+    .where(_blob.c.tenant == _p("t"), _blob.c.blob == _p("b"), _cube.c.deleted == 0)
+    .limit(1)
+)
 _named = InStatement(
     lambda values: (
         sa.select(_blob.c.blob).distinct().where(_blob.c.tenant == _p("t"), _blob.c.blob.in_(values))
@@ -105,12 +127,19 @@ class Blobs:
             for blob in blobs:
                 self.path(blob)
 
-    def drop(self, blob: Blob) -> None:
-        """Forget a payload that can be made again: its rows, then its file. The cubes that named it stay."""
+    def drop(self, blob: Blob) -> bool:
+        """Forget a payload that can be made again: its rows, then its file. Versions that named it stay.
+
+        False, and nothing is done, while the head of a live cube names it. O(versions that name it).
+        """
+        named = {"t": self._tenant, "b": bytes.fromhex(blob.id)}
         with self._database.write() as transaction:
             self._hold(transaction)
-            transaction.run(_drop, {"t": self._tenant, "b": bytes.fromhex(blob.id)})
+            if transaction.row(_in_use, named) is not None:
+                return False
+            transaction.run(_drop, named)
         self.remove([bytes.fromhex(blob.id)])
+        return True
 
     def remove(self, blobs: Collection[bytes]) -> int:
         """Delete the files of those that no row names; how many. Call it after the rows are gone for good."""

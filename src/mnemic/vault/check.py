@@ -223,7 +223,7 @@ def _is_unaltered(key: bytes, row: tuple[Any, ...]) -> bool:
     *fields, said = row
     try:
         return digest(key, Stored(*(*fields, 0)).draft()) == bytes(said)
-    except (ValueError, TypeError):  # the header is not JSON any more
+    except (ValueError, TypeError, KeyError, AttributeError):  # the header is not what a header is
         return False
 
 

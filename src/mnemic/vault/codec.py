@@ -47,7 +47,10 @@ class Draft:
     sources: tuple[Source, ...] = ()
     ended_by: Source | None = None
     method: str | None = None
+    fused: tuple[Source, ...] = ()
+    merged_into: str | None = None
     frozen: bool = False
+    pinned: bool = False
     deleted: bool = False
     client_id: str | None = None
     blob: Blob | None = None
@@ -98,8 +101,8 @@ def erased_key(key: bytes, marker: bytes) -> bytes:
 def encode_header(draft: Draft) -> bytes:
     """JSON of what differs from the default; scope, times and kinds are columns."""
     more = draft.labels or draft.metadata or draft.place or draft.recalled or draft.sources or draft.blob
-    derived = draft.ended_by or draft.method or draft.frozen
-    if not more and not derived and draft.client_id is None:
+    derived = draft.ended_by or draft.method or draft.fused or draft.merged_into
+    if not more and not derived and not draft.frozen and not draft.pinned and draft.client_id is None:
         return _who(draft.role, draft.name)
     out: dict[str, Any] = {}
     if draft.role is not None:
@@ -122,8 +125,14 @@ def encode_header(draft: Draft) -> bytes:
         out["ended_by"] = draft.ended_by.model_dump(exclude_defaults=True)
     if draft.method is not None:
         out["method"] = draft.method
+    if draft.fused:
+        out["fused"] = [source.model_dump(exclude_defaults=True) for source in draft.fused]
+    if draft.merged_into is not None:
+        out["merged_into"] = draft.merged_into
     if draft.frozen:
         out["frozen"] = True
+    if draft.pinned:
+        out["pinned"] = True
     if draft.blob is not None:
         out["blob"] = {"sha256": draft.blob.sha256, "size": draft.blob.size}
     return _json(out)
@@ -184,7 +193,10 @@ class Stored:
             sources=tuple(Source(**source) for source in known.get("sources", ())),
             ended_by=Source(**ended_by) if ended_by else None,
             method=known.get("method"),
+            fused=tuple(Source(**source) for source in known.get("fused", ())),
+            merged_into=known.get("merged_into"),
             frozen=known.get("frozen", False),
+            pinned=known.get("pinned", False),
             deleted=bool(self.deleted),
             client_id=known.get("client_id"),
             blob=None if self.blob is None else Blob(id=bytes(self.blob).hex(), **known["blob"]),
@@ -212,6 +224,18 @@ def tombstone(row: Stored) -> Draft:
     """What follows a version when its cube is deleted: whose it was, and nothing of what it said."""
     draft = row.draft()
     return Draft(payload=b"", kind=draft.kind, origin=draft.origin, client_id=draft.client_id, deleted=True)
+
+
+def merged_into(header: bytes) -> str | None:
+    """The id of the cube that a deleted one was fused into, from its stored header. O(1) for most."""
+    return json.loads(header).get("merged_into") if b'"merged_into":' in header else None
+
+
+def state_of(row: Stored) -> State:
+    """Where in its life a cube is: frozen or merged if its version says so, else what is kept beside it."""
+    if b'"frozen":true' in row.header and row.draft().frozen:
+        return State.frozen
+    return State.merged if merged_into(row.header) is not None else State(row.state)
 
 
 def check_thawed(row: Stored, draft: Draft) -> None:
@@ -242,12 +266,15 @@ def to_cube(draft: Draft, row: Stored, scope: Scope) -> MemCube:
             valid_from=_moment(row.valid_from),
             valid_to=_moment(row.valid_to),
             expires_at=_moment(row.expires_at),
-            state=State(row.state),
+            state=state_of(row),
             labels=draft.labels,
             sources=draft.sources,
             ended_by=draft.ended_by,
             method=draft.method,
+            fused=draft.fused,
+            merged_into=draft.merged_into,
             frozen=draft.frozen,
+            pinned=draft.pinned,
             place=draft.place,
             recalled=draft.recalled,
             metadata=draft.metadata,

@@ -16,59 +16,34 @@ from mnemic.cube.model import Source
 from mnemic.cube.times import to_datetime
 from mnemic.vault import tables
 from mnemic.vault.database import InStatement, Statement, Transaction
-from mnemic.vault.lineage import SOURCE
+from mnemic.vault.lineage import SOURCE, WITH_CITED, at_head_of, cited
 
 Citation = Source
 _p = sa.bindparam
 _cube, _version, _edge = tables.cube, tables.version, tables.edge
-_cited = _cube.alias("cited")
-
-_at_head = sa.and_(
-    _version.c.tenant == _cube.c.tenant,
-    _version.c.space == _cube.c.space,
-    _version.c.seq == _cube.c.head_seq,
-)
 _state = Statement(
     sa.select(_cube.c.deleted, _cube.c.stale_since, _version.c.expires_at)
-    .select_from(_cube.outerjoin(_version, _at_head))
+    .select_from(_cube.outerjoin(_version, at_head_of(_cube)))
     .where(_cube.c.tenant == _p("t"), _cube.c.cube == _p("c"))
 )
 _heads = InStatement(
     lambda values: (
         sa.select(_cube.c.cube, _version.c.version, _version.c.digest, _cube.c.deleted, _version.c.expires_at)
-        .select_from(_cube.join(_version, _at_head))
+        .select_from(_cube.join(_version, at_head_of(_cube)))
         .where(_cube.c.tenant == _p("t"), _cube.c.cube.in_(values))
     )
-)
-_cited_at_head = sa.and_(
-    _version.c.tenant == _cited.c.tenant,
-    _version.c.space == _cited.c.space,
-    _version.c.seq == _cited.c.head_seq,
 )
 _sources = InStatement(
     lambda values: (
         sa.select(
             _edge.c.target_cube,
             _edge.c.target_digest,
-            _cited.c.cube,
-            _cited.c.deleted,
+            cited.c.cube,
+            cited.c.deleted,
             _version.c.digest,
             _version.c.expires_at,
         )
-        .select_from(
-            _cube.join(
-                _edge,
-                sa.and_(
-                    _edge.c.tenant == _cube.c.tenant,
-                    _edge.c.space == _cube.c.space,
-                    _edge.c.version == _cube.c.head,
-                ),
-            )
-            .outerjoin(
-                _cited, sa.and_(_cited.c.tenant == _edge.c.tenant, _cited.c.cube == _edge.c.target_cube)
-            )
-            .outerjoin(_version, _cited_at_head)
-        )
+        .select_from(WITH_CITED)
         .where(_cube.c.tenant == _p("t"), _edge.c.role == SOURCE, _cube.c.cube.in_(values))
     )
 )
@@ -117,8 +92,8 @@ def why_not_current(transaction: Transaction, tenant: str, cube: str) -> str | N
 def stale(cube: str, reason: str) -> StaleMemory:
     """The refusal, in words."""
     return StaleMemory(
-        f"cube {cube} is not current: {reason}. It is not served. Build it again from what holds now: "
-        "mnemic kv build"
+        f"cube {cube} is not current: {reason}. It is not served. Make it again from what holds now: "
+        "mnemic kv build for a KV memory, mnemic memory tune for what was learned"
     )
 
 
@@ -134,6 +109,8 @@ def _in_what_it_rests_on(transaction: Transaction, tenant: str, cube: bytes, mom
                 return f"{name} was erased"
             if deleted:
                 return f"{name} was deleted"
+            if cited_digest is None:
+                return f"{name} is not here as it was when this was made"
             if bytes(digest) != bytes(cited_digest):
                 return f"{name} was updated"
             if expires_at is not None and expires_at <= moment:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_left
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final
@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from mnemic.cube.errors import NotFound
 from mnemic.cube.ids import id_text
 from mnemic.cube.times import to_datetime
-from mnemic.vault import governing, jobs, lineage, log, reading, tables
+from mnemic.vault import governing, heads, jobs, lineage, log, reading, tables
 from mnemic.vault.codec import erased_key, erased_marker
 from mnemic.vault.database import InStatement, Statement, Transaction
 from mnemic.vault.writing import REBUILD, SpaceGone
@@ -30,6 +30,26 @@ FINISH: Final = "finish erase"  # the kind of job that goes on with what is pend
 _p = sa.bindparam
 _version, _edge, _change, _cube = tables.version, tables.edge, tables.change, tables.cube
 
+# Cubes whose head says that they are merged into one of these; and those of which some version does.
+
+
+def _saying(table: sa.Table, version: sa.Column[bytes]) -> InStatement:
+    same = (
+        table.c.tenant == _edge.c.tenant,
+        table.c.space == _edge.c.space,
+        version == _edge.c.version,
+    )
+    return InStatement(
+        lambda values: (
+            sa.select(table.c.cube)
+            .distinct()
+            .select_from(_edge.join(table, sa.and_(*same)))
+            .where(_edge.c.tenant == _p("t"), _edge.c.role == lineage.MERGED, _edge.c.target_cube.in_(values))
+        )
+    )
+
+
+_merged, _merging = _saying(_cube, _cube.c.head), _saying(_version, _version.c.version)
 _cubes_of_space = Statement(
     sa.select(_cube.c.cube).where(_cube.c.tenant == _p("t"), _cube.c.space == _p("s"))
 )
@@ -68,7 +88,7 @@ _seqs = Statement(
         _version.c.seq <= _p("upto"),
     )
 )
-_drop_changes = InStatement(
+drop_changes = InStatement(
     lambda values: sa.delete(_change).where(
         _change.c.tenant == _p("t"), _change.c.space == _p("s"), _change.c.seq.in_(values)
     )
@@ -109,19 +129,25 @@ _dumps = Statement(
 )
 
 
+Row = tuple[int, bytes, bytes, int, bytes | None]  # seq, version, cube, scope, blob
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What goes: cubes by id with those asked for, whole spaces, versions by space."""
+    """What goes: cubes by id with those asked for, whole spaces, versions by space.
+
+    back: versions by space that say nothing but that their cube was fused into one that goes; they go too,
+    and the cube says again what it said before.
+    """
 
     asked: frozenset[bytes]
     cubes: frozenset[bytes]
     spaces: frozenset[int]
-    versions: Mapping[
-        int, list[tuple[int, bytes, bytes, int, bytes | None]]
-    ]  # seq, version, cube, scope, blob
+    versions: Mapping[int, list[Row]]
     citing: frozenset[bytes]  # cubes that stay and name one that goes, other than as their source
     users: tuple[str | None, ...]
     dumps: tuple[str, ...]
+    back: Mapping[int, list[Row]]
 
     @property
     def touched(self) -> list[int]:
@@ -140,7 +166,7 @@ def plan_of(transaction: Transaction, tenant: str, asked: Iterable[bytes], space
             rows = transaction.rows(_cubes_of_space, {"t": tenant, "s": space})
             wanted |= {bytes(row[0]) for row in rows}
     gone, citing = made_from_any(transaction, tenant, wanted)
-    versions: dict[int, list[tuple[int, bytes, bytes, int, bytes | None]]] = {}
+    versions: dict[int, list[Row]] = {}
     for space, seq, version, cube, scope, blob in transaction.rows_in(
         _versions_of, {"t": tenant}, sorted(gone)
     ):
@@ -158,7 +184,37 @@ def plan_of(transaction: Transaction, tenant: str, asked: Iterable[bytes], space
             for space in sorted(versions.keys() | users.keys())
             for place, at in transaction.rows(_dumps, {"t": tenant, "s": space})
         ),
+        {space: rows for space, rows in _fused_into(transaction, tenant, gone).items() if space not in users},
     )
+
+
+def with_merged(transaction: Transaction, tenant: str, cubes: Iterable[bytes]) -> list[bytes]:
+    """These, and what is merged into them, directly or through others: they are one memory."""
+    known = frontier = set(cubes)
+    while frontier:
+        found = transaction.rows_in(_merged, {"t": tenant}, sorted(frontier))
+        frontier = {bytes(cube) for (cube,) in found} - known
+        known = known | frontier
+    return sorted(known)
+
+
+def _fused_into(transaction: Transaction, tenant: str, gone: Collection[bytes]) -> dict[int, list[Row]]:
+    """By space, the last states of cubes that stay which say that they are merged into one that goes."""
+    saying = {
+        bytes(version)
+        for _, version, role in transaction.rows_in(_linked, {"t": tenant}, sorted(gone))
+        if role == lineage.MERGED
+    }
+    found = transaction.rows_in(_merging, {"t": tenant}, sorted(gone)) if saying else []
+    cubes = {bytes(cube) for (cube,) in found} - set(gone)
+    last = {one for head in heads.heads_of(transaction, tenant, cubes).values() for one in head.last}
+    out: dict[int, list[Row]] = {}
+    for space, seq, version, cube, scope, _ in transaction.rows_in(
+        _versions_of, {"t": tenant}, sorted(cubes)
+    ):
+        if bytes(version) in saying & last:
+            out.setdefault(int(space), []).append((int(seq), bytes(version), bytes(cube), int(scope), None))
+    return out
 
 
 def made_from_any(
@@ -173,7 +229,7 @@ def made_from_any(
         sources: dict[int, set[bytes]] = {}
         others: dict[int, set[bytes]] = {}
         for space, version, role in transaction.rows_in(_linked, {"t": tenant}, sorted(frontier)):
-            kind = sources if role == lineage.SOURCE else others
+            kind = sources if role in lineage.QUOTES else others
             kind.setdefault(int(space), set()).add(bytes(version))
         frontier = set(_owners(transaction, tenant, sources)) - gone
         naming |= set(_owners(transaction, tenant, others))
@@ -202,7 +258,9 @@ def destroy(
     for space, rows in plan.versions.items():
         if space in plan.spaces:
             continue
-        seq_of[space] = _forget_changes(transaction, tenant, space, [row[0] for row in rows], erasure, at)
+        back = plan.back.get(space, [])
+        seqs = [row[0] for row in (*rows, *back)]
+        seq_of[space] = _forget_changes(transaction, tenant, space, seqs, erasure, at)
         for table, statement, place in rows_of_cubes():
             values: list[Any] = sorted({row[place] for row in rows})
             gone = transaction.run_in(statement, {"t": tenant, "s": space}, values)
@@ -210,6 +268,7 @@ def destroy(
         scopes = sorted({row[3] for row in rows})
         gone = transaction.run_in(_drop_empty_scopes, {"t": tenant, "s": space}, scopes)
         rooms["scope"] = rooms.get("scope", 0) + gone
+        bring_back(transaction, tenant, space, back)
         for quoting in _may_quote():
             transaction.run(quoting, {"t": tenant, "s": space})
         transaction.run(_raise_epoch, {"t": tenant, "s": space})
@@ -235,6 +294,20 @@ def destroy(
          "counts": json.dumps(rooms).encode(), "blobs": b"".join(blobs)}
     ])  # fmt: skip
     return rooms
+
+
+def bring_back(transaction: Transaction, tenant: str, space: int, rows: Sequence[Row]) -> None:
+    """Take out versions which say that their cube was fused; it says again what it said before. O(rows)."""
+    cubes = {row[2] for row in rows}
+    for _, statement, place in rows_of_cubes():
+        if place < 2:
+            transaction.run_in(statement, {"t": tenant, "s": space}, sorted({row[place] for row in rows}))
+    found = heads.heads_of(transaction, tenant, cubes)
+    heads.move(transaction, tenant, found)
+    if alone := sorted(cubes - found.keys()):  # it came without its history
+        for _, statement, place in rows_of_cubes():
+            if place == 2:
+                transaction.run_in(statement, {"t": tenant, "s": space}, alone)
 
 
 def mark(transaction: Transaction, tenant: str, key: bytes, marker: bytes, space: int, seq: int) -> None:
@@ -265,7 +338,7 @@ def _forget_changes(
         if not {int(row[0]) for row in made} - seqs:
             dropped.append(ends[place])
     _silence(transaction, tenant, [bytes(changes[place][1]) for place in by_change])
-    transaction.run_in(_drop_changes, {"t": tenant, "s": space}, dropped)
+    transaction.run_in(drop_changes, {"t": tenant, "s": space}, dropped)
     taken = log.allocate(transaction, tenant, space, 1, at)
     if taken is None:
         raise SpaceGone

@@ -21,7 +21,7 @@ from mnemic.cube.ids import id_bytes, id_text, new_ids
 from mnemic.cube.times import to_datetime
 from mnemic.vault import tables
 from mnemic.vault.database import Deed, Statement, Transaction
-from mnemic.vault.destroying import FINISH, Plan, destroy, hold, plan_of
+from mnemic.vault.destroying import FINISH, Plan, destroy, hold, plan_of, with_merged
 from mnemic.vault.vault import Vault
 
 Status = Literal["done", "pending", "dry run"]
@@ -99,7 +99,9 @@ def erase(
     dry_run: bool = False,
     still: Still = lambda _, asked: list(asked),
 ) -> Certificate:
-    """Destroy cubes, or whole spaces, with all that was made from them. O(what goes), then O(vault).
+    """Destroy cubes, or whole spaces, with all that was made from them or merged into them.
+
+    O(what goes), then O(vault).
 
     still: which of them are to go, asked in the transaction that destroys them; default: all.
 
@@ -107,16 +109,21 @@ def erase(
     to what is being erased.
     """
     wanted = [id_bytes(cube) for cube in cubes]
+
+    def planned(transaction: Transaction) -> Plan:
+        asked = with_merged(transaction, vault.tenant, still(transaction, wanted))
+        return plan_of(transaction, vault.tenant, asked, spaces)
+
     if dry_run:
         with vault.database.read() as transaction:
-            plan = plan_of(transaction, vault.tenant, still(transaction, wanted), spaces)
+            plan = planned(transaction)
         return _certificate(vault, plan, new_ids(1)[0], vault.clock(), "dry run", reason=reason)
     for _ in range(_ATTEMPTS):
         with vault.database.write() as transaction:
-            plan = plan_of(transaction, vault.tenant, still(transaction, wanted), spaces)
+            plan = planned(transaction)
             if not hold(transaction, vault.tenant, plan.touched):
                 continue
-            again = plan_of(transaction, vault.tenant, still(transaction, wanted), spaces)
+            again = planned(transaction)
             if again.touched != plan.touched:
                 continue  # somebody has made something from it in yet another space
             (id_,), at = new_ids(1), vault.clock()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
 
 from mnemic.cube.errors import Expired, NotFound
 from mnemic.cube.ids import id_bytes, id_text
@@ -15,6 +15,7 @@ from mnemic.vault.database import Transaction
 from mnemic.vault.interned import Interned
 
 NO_CUBE: Final = "no cube {} in this vault"
+NEIGHBOURS: Final = 512  # scopes whose names are read at once
 
 
 class Finder:
@@ -89,15 +90,22 @@ class Finder:
         return {row[0]: stored(row) for row in rows}
 
     def _scope_names(self, transaction: Transaction, space: int, scope: int) -> Scope:
+        """Of a scope by its number. Where they are not remembered, its neighbours' are read with it."""
         if (names := self._interned.names(space, scope)) is None:
-            found = self._all_scopes(transaction, space)
+            low = scope - scope % NEIGHBOURS
+            where = {"t": self.tenant, "s": space, "low": low, "high": low + NEIGHBOURS}
+            found = self._named(transaction, space, transaction.rows(reading.scopes_between, where))
             self._interned.remember_names(found)
             names = found[space, scope]
         return names
 
     def _all_scopes(self, transaction: Transaction, space: int) -> dict[tuple[int, int], Scope]:
-        where = {"t": self.tenant, "s": space}
-        (name,) = transaction.row(reading.user_of_space, where) or (None,)
+        rows = transaction.rows(reading.scopes, {"t": self.tenant, "s": space})
+        return self._named(transaction, space, rows)
+
+    def _named(
+        self, transaction: Transaction, space: int, rows: Iterable[Sequence[Any]]
+    ) -> dict[tuple[int, int], Scope]:
+        (name,) = transaction.row(reading.user_of_space, {"t": self.tenant, "s": space}) or (None,)
         user = None if name is None else bytes(name).decode()
-        rows = transaction.rows(reading.scopes, where)
         return {(space, number): Scope(self.tenant, user, *json.loads(names)) for number, names in rows}

@@ -8,6 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from mnemic.cube.model import State
 from mnemic.vault import lineage, tables
 from mnemic.vault.database import InStatement, Statement, Transaction
 
@@ -34,6 +35,26 @@ AGREE = Statement(
     sa.update(_cube).where(_cube.c.tenant == _p("t"), _cube.c.cube == _p("c")).values(conflict=0)
 )
 _insert_edge = Statement(sa.insert(_edge))
+# What had expired and says something again is there again (cube/lifecycle.py: expired, restore, activated).
+RESTORED = sa.case(
+    (
+        sa.and_(_cube.c.state == int(State.expired), _p("deleted_", type_=sa.BigInteger) == 0),
+        int(State.activated),
+    ),
+    else_=_cube.c.state,
+)
+_set_head = Statement(
+    sa.update(_cube)
+    .where(_cube.c.tenant == _p("t"), _cube.c.cube == _p("c"))
+    .values(
+        head=_p("head_"),
+        head_seq=_p("seq_"),
+        deleted=_p("deleted_", type_=sa.BigInteger),
+        state=RESTORED,
+        conflict=_p("conflict_"),
+        scope=_p("sc_"),
+    )
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +68,11 @@ class Head:
     deleted: int
     conflict: bool
     others: tuple[bytes, ...]
+
+    @property
+    def last(self) -> tuple[bytes, ...]:
+        """All states that no other follows."""
+        return (self.version, *self.others)
 
 
 def heads_of(transaction: Transaction, tenant: str, cubes: Collection[bytes]) -> dict[bytes, Head]:
@@ -66,6 +92,15 @@ def heads_of(transaction: Transaction, tenant: str, cubes: Collection[bytes]) ->
         others = tuple(sorted(state[0] for state in last if state[0] != version))
         out[cube] = Head(version, space, seq, scope, deleted, conflict, others)
     return out
+
+
+def move(transaction: Transaction, tenant: str, heads: Mapping[bytes, Head]) -> None:
+    """Let these be what is served of their cubes."""
+    transaction.many(_set_head, [
+        {"t": tenant, "c": cube, "head_": head.version, "seq_": head.seq, "sc_": head.scope,
+         "deleted_": head.deleted, "conflict_": int(head.conflict)}
+        for cube, head in heads.items()
+    ])  # fmt: skip
 
 
 def join(transaction: Transaction, tenant: str, space: int, newest: Mapping[bytes, bytes]) -> None:

@@ -1,4 +1,4 @@
-"""The live cubes of one kind, such as all KV memories of a user."""
+"""The cubes of one kind, such as all live KV memories of a user, and those of all other kinds."""
 
 from __future__ import annotations
 
@@ -30,9 +30,20 @@ _live = Statement(
     )
     .order_by(_version.c.seq)
 )
+_other = Statement(
+    sa.select(_version.c.cube)
+    .distinct()
+    .where(_version.c.tenant == _p("t"), _version.c.space == _p("s"), _version.c.kind != _p("kind"))
+)
 
 
 def live_of_kind(transaction: Transaction, tenant: str, space: int, kind: Kind) -> list[int]:
     """The seqs of the heads, in order. O(versions of the space), in the database."""
     rows = transaction.rows(_live, {"t": tenant, "s": space, "kind": int(kind)})
     return [int(row[0]) for row in rows]
+
+
+def cubes_of_other_kinds(transaction: Transaction, tenant: str, space: int, kind: Kind) -> set[bytes]:
+    """The ids of all cubes, live or not, that are of another kind. O(versions of the space)."""
+    rows = transaction.rows(_other, {"t": tenant, "s": space, "kind": int(kind)})
+    return {bytes(row[0]) for row in rows}

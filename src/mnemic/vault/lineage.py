@@ -8,6 +8,7 @@ transaction that changes a source, so undo clears it too.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from typing import Any, Final
 
 import sqlalchemy as sa
 
@@ -16,7 +17,8 @@ from mnemic.cube.model import Source
 from mnemic.vault import tables
 from mnemic.vault.database import InStatement, Statement, Transaction
 
-SOURCE, PARENT, SUPERSEDES, CONTRADICTS, ENDED = range(5)
+SOURCE, PARENT, SUPERSEDES, CONTRADICTS, ENDED, FUSED, MERGED = range(7)
+QUOTES: Final = (SOURCE, FUSED)  # roles of a citation whose text may hold that of what it cites
 
 _edge, _version, _cube = tables.edge, tables.version, tables.cube
 _p = sa.bindparam
@@ -55,11 +57,30 @@ _resting = Statement(
     )
 )
 
-_cited = _cube.alias("cited")
-_is_head = sa.and_(
-    _version.c.tenant == _cited.c.tenant,
-    _version.c.space == _cited.c.space,
-    _version.c.seq == _cited.c.head_seq,
+cited = _cube.alias("cited")
+
+
+def at_head_of(cube: Any) -> Any:
+    """The version that a row of `cube` (the table or an alias) names as its head."""
+    return sa.and_(
+        _version.c.tenant == cube.c.tenant,
+        _version.c.space == cube.c.space,
+        _version.c.seq == cube.c.head_seq,
+    )
+
+
+# Cubes, the citations of their heads, the cubes that are `cited` (NULL: erased) and the heads of those.
+WITH_CITED: Final = (
+    _cube.join(
+        _edge,
+        sa.and_(
+            _edge.c.tenant == _cube.c.tenant,
+            _edge.c.space == _cube.c.space,
+            _edge.c.version == _cube.c.head,
+        ),
+    )
+    .outerjoin(cited, sa.and_(cited.c.tenant == _edge.c.tenant, cited.c.cube == _edge.c.target_cube))
+    .outerjoin(_version, at_head_of(cited))
 )
 # The citations of these cubes: does one fail by itself (its cube is gone or deleted, or its head says
 # otherwise), and is what it cites stale?
@@ -70,26 +91,17 @@ _links = InStatement(
             _edge.c.target_cube,
             sa.or_(
                 _version.c.version.is_(None),
-                _cited.c.deleted == 1,
-                # What ended a fact may end itself: the first is over all the same.
-                sa.and_(_edge.c.role == SOURCE, _version.c.digest != _edge.c.target_digest),
-            ),
-            _cited.c.stale_since.is_not(None),
-        )
-        .select_from(
-            _cube.join(
-                _edge,
+                cited.c.deleted == 1,
+                # What ended a fact may end itself: the first is over all the same. No digest: the state that
+                # is cited never came into this vault.
                 sa.and_(
-                    _edge.c.tenant == _cube.c.tenant,
-                    _edge.c.space == _cube.c.space,
-                    _edge.c.version == _cube.c.head,
+                    _edge.c.role == SOURCE,
+                    sa.or_(_edge.c.target_digest.is_(None), _version.c.digest != _edge.c.target_digest),
                 ),
-            )
-            .outerjoin(
-                _cited, sa.and_(_cited.c.tenant == _edge.c.tenant, _cited.c.cube == _edge.c.target_cube)
-            )
-            .outerjoin(_version, _is_head)
+            ),
+            cited.c.stale_since.is_not(None),
         )
+        .select_from(WITH_CITED)
         .where(_cube.c.tenant == _p("t"), _rests_on, _cube.c.cube.in_(values))
     )
 )
@@ -228,7 +240,7 @@ def stale_at(transaction: Transaction, tenant: str, space: int, moment: int) -> 
         if cube is None:
             continue
         _, gone, says = heads.get(target, (b"", True, b""))
-        if gone or (role == SOURCE and says != bytes(digest)):
+        if gone or (role == SOURCE and (digest is None or says != bytes(digest))):
             stale.add(cube)
         rests.setdefault(target, set()).add(cube)
     frontier = set(stale)

@@ -19,13 +19,13 @@ import sqlalchemy as sa
 from mnemic.cube.errors import DumpDamaged
 from mnemic.cube.ids import id_bytes, id_text, new_ids
 from mnemic.cube.model import Blob, Scope, State, check_scope_field
-from mnemic.vault import blobs, deriving, destroying, erasing, jobs, lineage, log, reading, tables
+from mnemic.vault import blobs, deriving, destroying, erasing, heads, jobs, lineage, log, reading, tables
 from mnemic.vault.codec import Stored, client_key, digest, erased_marker
 from mnemic.vault.database import Deed, InStatement, Statement, Transaction
 from mnemic.vault.heads import AGREE, Head, heads_of
 from mnemic.vault.records import BATCH, Change, Edge, Group, Records, Version, cited, with_digests
 from mnemic.vault.vault import Vault
-from mnemic.vault.writing import REBUILD, RESTORED, Target
+from mnemic.vault.writing import REBUILD, Target
 
 Progress = Callable[[int, int], None]
 SlotOf = Callable[[Version], tuple[str, str] | None]
@@ -63,18 +63,6 @@ _add_edge = Statement(
         "INSERT INTO edge (tenant, space, version, role, target, span_start, span_end, target_cube, "
         "target_digest) VALUES (:t, :s, :v, :role, :target, :start, :end_, :cube, NULL) "
         "ON CONFLICT DO NOTHING"
-    )
-)
-_set_head = Statement(
-    sa.update(_cube)
-    .where(_cube.c.tenant == _p("t"), _cube.c.cube == _p("c"))
-    .values(
-        head=_p("head_"),
-        head_seq=_p("seq_"),
-        deleted=_p("deleted_", type_=sa.BigInteger),
-        state=RESTORED,
-        conflict=_p("conflict_"),
-        scope=_p("sc_"),
     )
 )
 # Citations of what has come meanwhile: each vault has digests of its own.
@@ -233,6 +221,9 @@ class _Work:
         self._citing: dict[tuple[int, bytes], int] = {}  # (space, version) -> seq: they hold digests
         self._tenant, self._key = vault.tenant, vault._key
         self._skip: set[bytes] = set()  # cubes that do not come in
+        self._erased: set[bytes] = set()  # markers of all that either side erased
+        self._orphans: dict[bytes, destroying.Row] = {}  # versions merged into what does not come in
+        self._of_orphans: dict[tuple[int, int], set[bytes]] = {}  # changes (space, seq) that made only these
         self._silenced: set[bytes] = set()  # changes whose reason may speak of what was erased
         self._targets: dict[Scope, Target] = {}
         self._blobs: dict[tuple[int, str], Blob] = {}
@@ -273,8 +264,8 @@ class _Work:
                 self._skip |= gone
                 self._silenced.add(change.change)
         self._destroy(victims)
-        at_all = known | {erased_marker(cube) for cube in self._skip}
-        for marker in sorted(at_all - here):
+        self._erased = known | {erased_marker(cube) for cube in self._skip}
+        for marker in sorted(self._erased - here):
             destroying.mark(self._transaction, self._tenant, self._key, marker, 0, 0)
 
     def _cubes_erased(self, markers: set[bytes]) -> set[bytes]:
@@ -293,7 +284,7 @@ class _Work:
             more = {
                 edge.cube
                 for edge in records.edges()
-                if edge.role == lineage.SOURCE
+                if edge.role in lineage.QUOTES
                 and edge.cube not in out
                 and (edge.target_cube in out or erased_marker(edge.target_cube) in markers)
             }
@@ -365,6 +356,8 @@ class _Work:
             ]
             if blob is not None:
                 named.append((seq, blob))
+            if self._is_orphan(version):
+                self._orphans[version.version] = (seq, version.version, version.cube, target.scope, None)
             if cited(version.header):
                 self._citing[space, version.version] = seq
             if (slot := self._slot_of(version)) is not None:
@@ -390,8 +383,16 @@ class _Work:
                 }
             ],
         )
+        made = {version.version for version in versions}
+        if made <= self._orphans.keys():
+            self._of_orphans[space, taken.last_seq] = made
         self._account.stored += len(versions)
         self._account.users.add(versions[0].user)
+
+    def _is_orphan(self, version: Version) -> bool:
+        """It says only that its cube was fused into one that was erased."""
+        into = version.header.get("merged_into")
+        return into is not None and erased_marker(id_bytes(into)) in self._erased
 
     def _is_silent(self, change: bytes) -> bool:
         """Another part of the change is here, and has lost its reason to an erase."""
@@ -457,25 +458,22 @@ class _Work:
 
     def _settle_heads(self, touched: Mapping[bytes, Version]) -> None:
         """The head of each cube anew, from all its versions."""
-        heads = heads_of(self._transaction, self._tenant, touched)
+        found = heads_of(self._transaction, self._tenant, touched)
         held = {
             bytes(cube): space
             for cube, space in self._transaction.rows_in(_rows, {"t": self._tenant}, sorted(touched))
         }
-        moved, made = [], []
-        for cube, head in heads.items():
+        moved, made = {}, []
+        for cube, head in found.items():
             if head.conflict:
                 self._account.conflicts.append(id_text(cube))
             if cube in held:
                 if held[cube] != head.space:
                     raise DumpDamaged(f"cube {id_text(cube)} belongs to another user in this vault")
-                moved.append(
-                    {"t": self._tenant, "c": cube, "head_": head.version, "seq_": head.seq, "sc_": head.scope,
-                     "deleted_": head.deleted, "conflict_": int(head.conflict)}
-                )  # fmt: skip
+                moved[cube] = head
             else:
                 made.append(self._new_cube(cube, head, touched[cube]))
-        self._transaction.many(_set_head, moved)
+        heads.move(self._transaction, self._tenant, moved)
         self._transaction.many(_insert_cube, made)
         self._account.cubes += len(made)
 
@@ -520,6 +518,7 @@ class _Work:
         """Digests of what is cited, what is stale now, and a new epoch where indexes know too little."""
         if not self._account.stored and not self._account.gone:
             return
+        self._bring_back()
         dangling = {
             (space, bytes(version))
             for space, version in self._transaction.rows(_dangling, {"t": self._tenant})
@@ -539,6 +538,20 @@ class _Work:
         self._vault.blobs.hold(self._transaction, list(self._blobs.values()))
         for space in sorted({target.space for target in self._targets.values()} & self._before):
             self._transaction.run(_raise_epoch, {"t": self._tenant, "s": space})
+
+    def _bring_back(self) -> None:
+        """What was fused into something that is erased says again what it said before, here as there."""
+        orphans, gone = {row[2] for row in self._orphans.values()}, set[bytes]()
+        for head in heads_of(self._transaction, self._tenant, orphans).values():
+            for version in self._orphans.keys() & head.last:
+                destroying.bring_back(self._transaction, self._tenant, head.space, [self._orphans[version]])
+                gone.add(version)
+        for (space, seq), made in self._of_orphans.items():
+            if made <= gone:
+                params = {"t": self._tenant, "s": space}
+                self._transaction.run_in(destroying.drop_changes, params, [seq])
+        self._account.stored -= len(gone)
+        self._account.erased += len(gone)
 
     def _settle_headers(self, dangling: set[tuple[int, bytes]]) -> None:
         """Digests of what is cited stand in headers too; also in those that waited for what has come now."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from mnemic.vault.tables import metadata
 
 _LOCK_TIMEOUT_MS = 30_000
 _PATIENCE_MS = 1000  # for transactions to end, before an erase is pending
+_PAUSE = 0.02  # seconds, before it is looked at again
 _ATTEMPTS = 10  # to begin: more than idle connections are kept
 
 
@@ -90,21 +92,32 @@ class Postgres:
     )
 
     def reclaim(self) -> str | None:
-        """Rewrite every table; None when that left no dead row behind, else what stands in the way of it."""
-        left: list[str] = []
+        """Rewrite every table; None when that left no dead row behind, else what stands in the way of it.
+
+        A reader of the server, whichever schema it reads, is waited for as long as for a lock: most, such as
+        background work, are over at once.
+        """
+        left, kept = list[str](), list[str]()  # dead rows of the last table, and of all that could not go
 
         def listen(said: Any) -> None:  # "DETAIL: 3 dead row versions cannot be removed yet."
             found = re.match(r"(\d+) dead row versions", said.message_detail or "")
             if found and int(found[1]):
                 left.append(found[1])
 
+        until = time.monotonic() + _PATIENCE_MS / 1000
         with self._typed_errors(), self._pool.connection() as connection:
             connection.add_notice_handler(listen)
             try:
                 connection.execute(f"SET lock_timeout = {_PATIENCE_MS}")
                 connection.execute("SET client_min_messages = info")
                 for table in metadata.sorted_tables:
+                    left.clear()
                     connection.execute(f"VACUUM (FULL, VERBOSE) {table.name}")
+                    while left and time.monotonic() < until:
+                        time.sleep(_PAUSE)
+                        left.clear()
+                        connection.execute(f"VACUUM (FULL, VERBOSE) {table.name}")
+                    kept += left
             except self._psycopg.errors.LockNotAvailable:
                 return "a transaction that uses the tables of the vault"
             finally:
@@ -112,7 +125,7 @@ class Postgres:
                 if not connection.closed:
                     connection.execute(f"SET lock_timeout = {_LOCK_TIMEOUT_MS}")
                     connection.execute("RESET client_min_messages")
-        return "a transaction that still reads an older state of the vault" if left else None
+        return "a transaction that still reads an older state of the vault" if kept else None
 
     def remove_backups(self) -> list[Path]:
         return []

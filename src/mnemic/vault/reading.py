@@ -58,6 +58,14 @@ scopes = Statement(
     .where(_scope.c.tenant == _p("t"), _scope.c.space == _p("s"))
     .order_by(_scope.c.scope)
 )
+scopes_between = Statement(
+    sa.select(_scope.c.scope, _scope.c.names).where(
+        _scope.c.tenant == _p("t"),
+        _scope.c.space == _p("s"),
+        _scope.c.scope >= _p("low"),
+        _scope.c.scope < _p("high"),
+    )
+)
 scope_by_key = Statement(
     sa.select(_scope.c.scope, _scope.c.first_seq).where(
         _scope.c.tenant == _p("t"), _scope.c.space == _p("s"), _scope.c.scope_key == _p("k")
@@ -66,6 +74,7 @@ scope_by_key = Statement(
 stored_at = InStatement(
     lambda values: sa.select(*_columns).select_from(_heads).where(*_in_space, _version.c.seq.in_(values))
 )
+seqs_at = InStatement(lambda values: sa.select(_version.c.seq).where(*_in_space, _version.c.seq.in_(values)))
 stored_after = Statement(
     sa.select(*_columns)
     .select_from(_heads)

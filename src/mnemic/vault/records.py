@@ -7,7 +7,6 @@ takes them in. `VaultSource` reads them from an open vault in one snapshot, a ba
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,10 +14,10 @@ from typing import Any, BinaryIO, Final, NamedTuple, Protocol
 
 import sqlalchemy as sa
 
-from mnemic.cube.ids import id_bytes, id_text, named_id
+from mnemic.cube.ids import named_id
 from mnemic.cube.model import Blob, Scope
 from mnemic.vault import reading, tables
-from mnemic.vault.database import Statement, Transaction
+from mnemic.vault.database import InStatement, Statement, Transaction
 from mnemic.vault.vault import Vault
 
 BATCH: Final = 500  # versions held at once
@@ -71,6 +70,11 @@ _edges = Statement(
     )
     .where(_edge.c.tenant == _p("t"), _edge.c.space == _p("s"))
 )  # fmt: skip
+_seqs_of = InStatement(
+    lambda values: sa.select(_version.c.space, _version.c.seq).where(
+        _version.c.tenant == _p("t"), _version.c.cube.in_(values)
+    )
+)
 _markers = Statement(sa.select(tables.erased.c.marker).where(tables.erased.c.tenant == _p("t")))
 
 
@@ -176,6 +180,7 @@ class VaultSource:
         self._whole = None if spaces is None and cubes is None else frozenset(spaces or ())
         self._cubes = frozenset(cubes or ())
         self._hidden: frozenset[bytes] = frozenset()
+        self._hidden_at: dict[int, set[int]] = {}  # seqs of their versions, by space
         rows = transaction.rows(reading.models, {"t": self._tenant})
         self.models = {number: (name, dim) for number, name, dim, _ in rows}
         self._blobs: dict[str, Blob] = {}
@@ -215,8 +220,10 @@ class VaultSource:
         return sorted({int(row[0]) for row in found} | (self._whole or frozenset()))
 
     def hide(self, cubes: Collection[bytes]) -> None:
-        """Leave these out."""
-        self._hidden = frozenset(cubes)
+        """Leave these out, and the reason of each change that was of one of them too: it may speak of it."""
+        self._hidden, self._hidden_at = frozenset(cubes), {}
+        for space, seq in self._transaction.rows_in(_seqs_of, {"t": self._tenant}, sorted(self._hidden)):
+            self._hidden_at.setdefault(int(space), set()).add(int(seq))
 
     def _has(self, space: int, cube: bytes) -> bool:
         if cube in self._hidden:
@@ -245,11 +252,13 @@ class VaultSource:
             yield Group(change, group)
 
     def _changes(self, space: int, user: str | None) -> Iterator[tuple[int, Change]]:
-        after = 0
+        after, hidden = 0, self._hidden_at.get(space, set())
         while rows := self._transaction.rows(
             _changes, {"t": self._tenant, "s": space, "seq": after, "n": BATCH}
         ):
             for seq, id_, op, principal, at, reason, undoes in rows:
+                if hidden and not hidden.isdisjoint(range(after + 1, seq + 1)):
+                    reason = None
                 after = seq
                 yield (
                     seq,
@@ -423,116 +432,6 @@ def without_digests(header: dict[str, Any]) -> dict[str, Any]:
     if "ended_by" in out:
         out["ended_by"] = {key: value for key, value in out["ended_by"].items() if key != "digest"}
     return out
-
-
-# --- as JSON: one record a line
-
-
-def version_json(one: Version) -> dict[str, Any]:
-    """Only what differs from the default; the payload as text where it is text."""
-    out: dict[str, Any] = {"version": id_text(one.version), "cube": id_text(one.cube)}
-    if one.parent is not None:
-        out["parent"] = id_text(one.parent)
-    for name in ("user", "agent", "session", "valid_from", "valid_to", "expires_at"):
-        if (value := getattr(one, name)) is not None:
-            out[name] = value
-    for name in ("kind", "origin", "deleted"):
-        if value := getattr(one, name):
-            out[name] = value
-    out |= {"at": one.at, "recorded_at": one.recorded_at}
-    if one.header:
-        out["header"] = one.header
-    try:
-        out["text"] = one.payload.decode()
-    except UnicodeDecodeError:
-        out["data"] = base64.b64encode(one.payload).decode()
-    if one.features:
-        out["features"] = {name: base64.b64encode(data).decode() for name, data in one.features.items()}
-    return out
-
-
-def version_of(said: Mapping[str, Any]) -> Version:
-    """Raises KeyError, TypeError, ValueError or InvalidOption for what is no version."""
-    payload = said["text"].encode() if "text" in said else base64.b64decode(said["data"], validate=True)
-    features = {
-        str(name): base64.b64decode(data, validate=True) for name, data in said.get("features", {}).items()
-    }
-    return Version(
-        version=id_bytes(said["version"]),
-        cube=id_bytes(said["cube"]),
-        parent=None if said.get("parent") is None else id_bytes(said["parent"]),
-        user=_text(said.get("user")),
-        agent=_text(said.get("agent")),
-        session=_text(said.get("session")),
-        kind=_int(said.get("kind", 0)),
-        origin=_int(said.get("origin", 0)),
-        deleted=_int(said.get("deleted", 0)),
-        at=_int(said["at"]),
-        recorded_at=_int(said["recorded_at"]),
-        valid_from=_int_or_none(said.get("valid_from")),
-        valid_to=_int_or_none(said.get("valid_to")),
-        expires_at=_int_or_none(said.get("expires_at")),
-        header=dict(said.get("header", {})),
-        payload=payload,
-        features=features,
-    )
-
-
-def change_json(one: Change) -> dict[str, Any]:
-    out: dict[str, Any] = {"change": id_text(one.change), "op": one.op, "at": one.at}
-    for name in ("user", "reason"):
-        if (value := getattr(one, name)) is not None:
-            out[name] = value
-    for name in ("principal", "undoes"):
-        if (raw := getattr(one, name)) is not None:
-            out[name] = id_text(raw)
-    return out
-
-
-def change_of(said: Mapping[str, Any]) -> Change:
-    return Change(
-        change=id_bytes(said["change"]),
-        user=_text(said.get("user")),
-        op=str(said["op"]),
-        principal=None if said.get("principal") is None else id_bytes(said["principal"]),
-        at=_int(said["at"]),
-        reason=_text(said.get("reason")),
-        undoes=None if said.get("undoes") is None else id_bytes(said["undoes"]),
-    )
-
-
-def edge_json(one: Edge) -> list[Any]:
-    ids = [id_text(raw) for raw in (one.cube, one.version, one.target_cube, one.target)]
-    return [*ids, one.role, one.start, one.end]
-
-
-def edge_of(said: list[Any]) -> Edge:
-    cube, version, target_cube, target, role, start, end = said
-    return Edge(
-        id_bytes(cube),
-        id_bytes(version),
-        _int(role),
-        id_bytes(target),
-        id_bytes(target_cube),
-        _int(start),
-        _int_or_none(end),
-    )
-
-
-def _int(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not -(1 << 63) <= value < 1 << 63:
-        raise ValueError(f"{value!r:.40} is not a whole number of 64 bits")
-    return value
-
-
-def _int_or_none(value: Any) -> int | None:
-    return None if value is None else _int(value)
-
-
-def _text(value: Any) -> str | None:
-    if value is not None and not isinstance(value, str):
-        raise ValueError(f"{value!r:.40} is not text")
-    return value
 
 
 def _bytes(value: Any) -> bytes | None:

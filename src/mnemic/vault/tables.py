@@ -95,7 +95,7 @@ version = _table(
 )
 
 edge = _table(
-    "edge",  # role: 0 source, 1 parent, 2 supersedes, 3 contradicts, 4 ended by
+    "edge",  # role: 0 source, 1 parent, 2 supersedes, 3 contradicts, 4 ended by, 5 fused, 6 merged
     sa.Column("tenant", _text, primary_key=True),
     sa.Column("space", _int, primary_key=True, autoincrement=False),
     sa.Column("version", _bytes, primary_key=True),

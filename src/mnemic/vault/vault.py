@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from mnemic.cube.errors import InvalidOption, NotFound
 from mnemic.cube.ids import id_bytes, id_text, new_ids
 from mnemic.cube.lifecycle import Event, follow
-from mnemic.cube.model import Blob, MemCube, Scope, State, check_scope_field
+from mnemic.cube.model import Blob, MemCube, Scope, check_scope_field
 from mnemic.cube.times import Clock, now
 from mnemic.vault import (
     governing,
@@ -34,6 +34,7 @@ from mnemic.vault.codec import (
     Stored,
     check_thawed,
     mac,
+    state_of,
     tombstone,
 )
 from mnemic.vault.database import Actor, Database, Deed, Statement, Transaction
@@ -230,7 +231,7 @@ class Vault(Finder):
             if again.expires_at is not None and again.expires_at <= transaction.clock():
                 again = replace(again, expires_at=None)
             done = self._advance(transaction, [Next(space, row, again)], op="restore", reason=reason)
-            if (state := follow(State(row.state), Event.restore)) is not None:
+            if (state := follow(state_of(row), Event.restore)) is not None:
                 governing.set_state(transaction, self.tenant, [row.cube], row.state, int(state))
             return done
 
@@ -260,6 +261,30 @@ class Vault(Finder):
                 )
             return self._advance(transaction, found, op="thaw" if thaw else "freeze", reason=reason)
 
+    def pin(
+        self, cubes: Sequence[str], *, unpin: bool = False, reason: str | None = None
+    ) -> list[tuple[Written, Scope]]:
+        """Let cubes count as in use, whoever uses them, until they are unpinned; all or none.
+
+        Raises NotFound, Frozen before anything is written.
+        """
+        with self.database.write() as transaction:
+            self._hold_spaces_of(transaction, cubes)
+            found, woken = [], []
+            for space, row in self._visible_heads(transaction, cubes):
+                if row.deleted:
+                    cube = id_text(row.cube)
+                    raise NotFound(f"cube {cube} was deleted; restore it before you pin or unpin it")
+                draft = self._again(transaction, space, row)
+                if draft.pinned == unpin:
+                    found.append(Next(space, row, replace(draft, pinned=not unpin)))
+                    if not unpin and (state := follow(state_of(row), Event.pin)) is not None:
+                        woken.append((row, state))
+            done = self._advance(transaction, found, op="unpin" if unpin else "pin", reason=reason)
+            for row, state in woken:
+                governing.set_state(transaction, self.tenant, [row.cube], row.state, int(state))
+            return done
+
     def undo(self, changes: Sequence[str], *, reason: str | None = None) -> list[tuple[Written, Scope]]:
         """Take back changes, the latest first, in one transaction; see `mnemic.vault.undoing`."""
         with self.database.write() as transaction:
@@ -278,9 +303,15 @@ class Vault(Finder):
             return done
 
     def put_features(self, space: int, model: int, rows: Mapping[int, bytes]) -> None:
-        """Store write-time features that came later, such as vectors of a remote embedder."""
+        """Store write-time features that came later, such as vectors of a remote embedder, by seq.
+
+        Those of versions that were erased meanwhile are left out. O(rows).
+        """
         with self.database.write() as transaction:
-            writing.put_features(transaction, self.tenant, space, model, rows)
+            log.hold(transaction, self.tenant, space)
+            there = transaction.rows_in(reading.seqs_at, {"t": self.tenant, "s": space}, list(rows))
+            kept = {int(seq): rows[seq] for (seq,) in there}
+            writing.put_features(transaction, self.tenant, space, model, kept)
 
     # --- large payloads
 

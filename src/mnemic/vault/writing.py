@@ -31,14 +31,6 @@ _drop_feature = Statement(
         tables.feature.c.seq == _p("seq"),
     )
 )
-# What had expired and says something again is there again (cube/lifecycle.py: expired, restore, activated).
-RESTORED = sa.case(
-    (
-        sa.and_(_cube.c.state == int(State.expired), _p("deleted_", type_=sa.BigInteger) == 0),
-        int(State.activated),
-    ),
-    else_=_cube.c.state,
-)
 _move_head = Statement(
     sa.update(_cube)
     .where(_cube.c.tenant == _p("t"), _cube.c.cube == _p("c"))
@@ -46,7 +38,7 @@ _move_head = Statement(
         head=_p("head_"),
         head_seq=_p("head_seq_"),
         deleted=_p("deleted_", type_=sa.BigInteger),
-        state=RESTORED,
+        state=heads.RESTORED,
     )
 )
 

@@ -16,7 +16,7 @@ from mnemic.cube.errors import InvalidOption, ModelError
 from mnemic.models.openai_model import OpenAIModel
 
 NOTHING = {"relation": "compatible", "subject": "", "attribute": "", "old": "", "new": ""}
-FIRST, SECOND = "My favourite band is Blur.", "These days I prefer Pulp to Blur."
+FIRST, SECOND = "My favourite band is Blur.", "These days Pulp means more to me than Blur."
 QUESTION = "What is my favourite band?"
 
 
@@ -79,6 +79,14 @@ def test_what_the_model_says_is_over_goes_second_and_says_so(database: str, fake
         assert old.cube.header.ended_by is not None
         assert old.cube.header.ended_by.cube_id == new.cube.id
         assert [cube.id for cube in memory.explain(new.cube.id).raw] == [second]
+        band = [
+            (one.value, one.until is None) for one in memory.facts(user="ana", attribute="favourite band")
+        ]
+        assert band == [("Pulp", True)], "the rules' fact of the first turn is not beside it as if it held"
+        past = memory.facts(user="ana", attribute="favourite band", past=True)
+        assert [(one.value, one.until is None) for one in past] == [("Blur", False), ("Pulp", True)]
+        memory.delete([new.cube.id, old.cube.id])
+        assert [one.value for one in memory.facts(user="ana")] == ["Blur"], "the rules' is there again"
     (request,) = fake.requests
     assert request["response_format"]["json_schema"]["schema"]["required"][0] == "relation"
 

@@ -57,9 +57,15 @@ def prompt_policies(share: float) -> dict[str, Policy]:
     }
 
 
-def decode_policies(tokens: int) -> dict[str, Policy]:
-    """Hold at most `tokens` tokens of output; the prompt is protected and the window the same for all."""
-    same: dict[str, Any] = {"budget": max(tokens, WINDOW + 1), "window": WINDOW}
+def decode_policies(tokens: int, prompt: int) -> dict[str, Policy]:
+    """Hold at most `tokens` tokens of output, with the same window for all.
+
+    The prompt is protected, and counted apart; those named "-all" hold as many tokens, and let those of the
+    prompt compete with the others.
+    """
+    held = max(tokens, WINDOW + 1)
+    same: dict[str, Any] = {"budget": held, "window": WINDOW}
+    every: dict[str, Any] = {"budget": prompt + held, "window": WINDOW, "protect_prompt": False}
     return {
         "lazy": LazyEviction(**same),
         "lazy-code": LazyEviction(**same, score="code"),
@@ -67,6 +73,9 @@ def decode_policies(tokens: int) -> dict[str, Policy]:
         "tova": TOVA(**same),
         "streaming": StreamingLLM(**same),
         "random": RandomEviction(**same),
+        "lazy-all": LazyEviction(**every),
+        "h2o-all": H2O(**every),
+        "tova-all": TOVA(**every),
     }
 
 
@@ -102,7 +111,9 @@ def measure(
 
 
 def _policies(item: Item, share: float) -> dict[str, Policy]:
-    return decode_policies(int(share * len(item.answer))) if item.decode else prompt_policies(share)
+    if item.decode:
+        return decode_policies(int(share * len(item.answer)), len(item.prompt))
+    return prompt_policies(share)
 
 
 def _item(model: Any, item: Item, budgets: Sequence[float]) -> Iterator[Row]:

@@ -30,13 +30,15 @@ TITANS: Final = {
     "reads": "chunk",
     "rotary": False,
     "decays_to": "zero",
-}
+    "bounded": False,
+}  # the specification's gates: the paper's, whatever the length of a chunk
 ARMS: Final[Mapping[str, tuple[str, Mapping[str, Any]]]] = {
     "window only": ("window", {"window": WINDOW, "rotary": False}),
     "MAG, linear": ("titans-mag", {**TITANS, "depth": 1}),
     "MAG, two layers": ("titans-mag", {**TITANS, "depth": 2, "hidden": WIDTH}),
     "MAG, no decay": ("titans-mag", {**TITANS, "depth": 1, "decay": False}),
     "MAG, no momentum": ("titans-mag", {**TITANS, "depth": 1, "momentum": False}),
+    "MAG, bounded steps": ("titans-mag", {**TITANS, "depth": 1, "bounded": True}),
     "full attention": ("attention", {"rotary": False}),
 }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 from mnemic.bench.kept import Record
 from mnemic.bench.layers.hcam import said
@@ -15,13 +15,22 @@ HOW: Final = ("imitation", "reward")
 
 
 def runs(
-    arms: Sequence[str], how: Sequence[str], dancers: Sequence[int], seeds: int, steps: int
+    arms: Sequence[str],
+    how: Sequence[str],
+    dancers: Sequence[int],
+    seeds: int,
+    steps: int,
+    *,
+    delays: Sequence[int] = (16,),
 ) -> dict[str, Callable[[], Record]]:
     """Seed by seed, so that what is stopped has whole tables with fewer seeds."""
     return {
-        f"{way}/{count} dancers/{arm}/{steps}/{seed}": partial(train, arm, way, count, seed, steps)
+        f"{way}/{count} dancers{'' if delay == 16 else f', delay {delay}'}/{arm}/{steps}/{seed}": partial(
+            train, arm, way, count, seed, steps, delay=delay
+        )
         for seed in range(seeds)
         for way in how
+        for delay in delays
         for count in dancers
         for arm in arms
     }
@@ -29,30 +38,29 @@ def runs(
 
 def worlds_markdown(records: Mapping[str, Record], command: str) -> str:
     heads = [
-        "taught by", "dancers", "memory", "right dancer [least, most]", "any dancer", "a guess",
+        "taught by", "dancers", "delay", "memory", "right dancer [least, most]", "any dancer", "a guess",
         "after 1/4, 1/2, 3/4", "seeds", "steps", "parameters", "CPU s",
     ]  # fmt: skip
     rows = []
-    for how, count, arm, steps in sorted(
-        {(r["how"], r["dancers"], r["arm"], r["steps"]) for r in records.values()},
-        key=lambda key: (key[0], key[1], list(ARMS).index(key[2]), key[3]),
+    named = ("how", "dancers", "delay", "arm", "steps")
+    by_setting: dict[tuple[Any, ...], list[Record]] = {}
+    for record in records.values():
+        by_setting.setdefault(tuple(record[name] for name in named), []).append(record)
+    for (how, count, delay, arm, steps), mine in sorted(
+        by_setting.items(), key=lambda one: (*one[0][:3], list(ARMS).index(one[0][3]), one[0][4])
     ):
-        mine = [
-            r
-            for r in records.values()
-            if (r["how"], r["dancers"], r["arm"], r["steps"]) == (how, count, arm, steps)
-        ]
-        quarters = [list(r["curve"].values())[:3] for r in mine]
+        quarters = zip(*(list(r["curve"].values())[:3] for r in mine), strict=True)
         rows.append([
-            how, str(count), arm, said([r["success"] for r in mine]), said([r["reached"] for r in mine]),
-            f"{1 / count:.2f}", " ".join(f"{sum(at) / len(at):.2f}" for at in zip(*quarters, strict=True)),
-            str(len(mine)), str(steps), f"{mine[0]['parameters']:,}",
+            how, str(count), str(delay), arm, said([r["success"] for r in mine]),
+            said([r["reached"] for r in mine]), f"{1 / count:.2f}",
+            " ".join(f"{sum(at) / len(at):.2f}" for at in quarters), str(len(mine)),
+            str(steps), f"{mine[0]['parameters']:,}",
             f"{sum(r['cpu_s'] for r in mine) / len(mine):.0f}",
         ])  # fmt: skip
     parts = [
         "# Ballet",
         f"`{command}`",
-        "Symbolic observations, delay 16, unseen episodes; the agent has "
+        "Symbolic observations, unseen episodes; `delay`: empty steps after each dance; the agent has "
         f"{PATIENCE} steps for a way of three. `a guess`: of one who walks to a dancer, whoever it is. "
         "Taught by imitation of an expert that walks straight there, or by reward alone (actor-critic, "
         "drawn actions). A convolution of three steps stands before every memory unless said. There is no "

@@ -77,6 +77,12 @@ KINDS: Final = frozenset(
     name status job profession occupation title food drink dish cuisine season hobby subject size password
     code number diet allergy motto nationality blood""".split()  # noqa: SIM905
 )
+# Of what somebody may say that they prefer this to that, without naming it again.
+FAVOURED: Final = tuple(
+    """band singer artist musician author writer poet book novel film movie series show actor actress team
+    club player song album restaurant cafe café bar pub shop brand game dish food drink city country
+    place""".split()  # noqa: SIM905
+)
 # Whom somebody has one of: "Bo is my dentist now" ends another dentist.
 ROLES: Final = frozenset(
     """boss manager supervisor mentor doctor gp dentist therapist psychologist physiotherapist optician vet

@@ -11,6 +11,7 @@ from mnemic.vault.deriving import State
 from mnemic.vault.snapshot import Snapshot
 from mnemic.vault.vault import Vault
 
+_DOWN: Final = ("source", "fused from")  # roles that are followed
 DEEPEST: Final = 32  # levels of derivation that are followed down
 
 
@@ -18,8 +19,9 @@ DEEPEST: Final = 32  # levels of derivation that are followed down
 class Link:
     """One citation: the state that was cited, the words that were used, and whether it still stands.
 
-    cube: the version as it was cited; None where it was erased. role: "source", or "ended by". broken: why it
-    does not stand any more; None while it does. made_from: what that cube itself rests on.
+    cube: the version as it was cited; None where it was erased. role: "source", "ended by", "fused from" or
+    "merged into". broken: why it does not stand any more; None while it does. made_from: what that cube
+    itself rests on.
     """
 
     id: str
@@ -75,6 +77,9 @@ def _links(snapshot: Snapshot, cube: MemCube, depth: int) -> tuple[Link, ...]:
     header = cube.header
     cited = [("source", source) for source in header.sources]
     cited += [("ended by", header.ended_by)] if header.ended_by is not None else []
+    cited += [("fused from", source) for source in header.fused]
+    into = header.merged_into
+    cited += [("merged into", Source(cube_id=into, version_id=""))] if into is not None else []
     cited = [(role, source) for role, source in cited if snapshot.shows_or_gone(source.cube_id)]
     if not cited or not depth:
         return ()
@@ -89,11 +94,15 @@ def _link(snapshot: Snapshot, role: str, source: Source, head: State | None, dep
     cube = next((one for one in past if one.version_id == source.version_id), None)
     quote = cube.text[source.start : source.end] if cube and cube.kind is Kind.plaintext else ""
     broken = None
-    if head.cube.deleted:
+    if head.cube.header.merged_into is not None:
+        broken = None if role == "fused from" else "was merged into another"
+    elif head.cube.deleted:
         broken = "was deleted"
+    elif role == "fused from":
+        broken = "is told by itself again"
     elif role == "source" and head.digest != source.digest:
         broken = "says something else now"
     elif head.cube.stale_since is not None:
         broken = "rests on something that has changed"
-    below = _links(snapshot, cube, depth - 1) if cube is not None and role == "source" else ()
+    below = _links(snapshot, cube, depth - 1) if cube is not None and role in _DOWN else ()
     return Link(source.cube_id, role, cube, quote, broken, below)

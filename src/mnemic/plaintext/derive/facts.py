@@ -197,6 +197,9 @@ def _runs(said: Sequence[_Said]) -> list[_Run]:
     for one in said:
         mention = one.mention
         living = [run for run in runs if run.ended is None and run.next is None]
+        instead = mention.instead
+        if instead is not None and not any(same(run.value, instead) for run in living):
+            continue
         if mention.ends:
             for run in living:
                 if mention.value is None or same(run.value, mention.value):

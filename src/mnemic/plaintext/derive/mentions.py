@@ -25,6 +25,7 @@ class Mention:
     """A value of an attribute of a subject, said in [start, end) of a text.
 
     single: it excludes any other value. ends: it says that the value (None: whatever it was) holds no more.
+    instead: it counts only where this value holds.
     """
 
     subject: str
@@ -34,6 +35,7 @@ class Mention:
     end: int
     single: bool = True
     ends: bool = False
+    instead: str | None = None
 
 
 # What comes before or in a clause that states nothing.
@@ -82,8 +84,9 @@ def mentions(text: str, speaker: str) -> Iterator[Mention]:
                 seen.add(said)
                 at = start + first
                 yield Mention(
-                    subject, found.attribute, found.value, at, at + length, found.single, found.ends
-                )
+                    subject, found.attribute, found.value, at, at + length, found.single, found.ends,
+                    found.instead,
+                )  # fmt: skip
 
 
 def _starts(sentence: str) -> Iterator[int]:
@@ -105,13 +108,16 @@ def _read(clause: str) -> Iterator[tuple[Found, int]]:
         match = pattern.match(clause)
         if match is None:
             continue
-        found = make(match)
-        if found is None or (not found.ends and _UNREAL.search(_outside(match))):
-            continue
-        if found.value is not None and not 0 < len(found.value) <= LONGEST:
-            continue
-        yield found, match.end()
-        return
+        made = make(match)
+        found = [
+            one
+            for one in ([made] if isinstance(made, Found) else made or ())
+            if (one.ends or not _UNREAL.search(_outside(match)))
+            and (one.value is None or 0 < len(one.value) <= LONGEST)
+        ]
+        if found:
+            yield from ((one, match.end()) for one in found)
+            return
 
 
 def _outside(match: re.Match[str]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -23,16 +23,21 @@ from mnemic.plaintext.derive.names import NAME, NO_SUBJECT, is_name, key_of, nam
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a rule reads from a clause; the subject as it stands there."""
+    """What a rule reads from a clause; the subject as it stands there.
+
+    instead: it counts only where this is the value that holds: "I left Acme for Globex" says of what it
+    speaks by that alone.
+    """
 
     subject: str
     attribute: str
     value: str | None
     single: bool = True
     ends: bool = False
+    instead: str | None = None
 
 
-Make = Callable[[re.Match[str]], Found | None]
+Make = Callable[[re.Match[str]], Found | Sequence[Found] | None]
 
 
 def of(attribute: str, *, single: bool = True, ends: bool = False) -> Callable[[re.Match[str]], Found | None]:
@@ -106,6 +111,26 @@ def became(match: re.Match[str]) -> Found | None:
     if named is None or not known:
         return None
     return Found(match["s"], noun, named)
+
+
+def exchanged(*attributes: str) -> Make:
+    """ "I left Acme for Globex": of whichever attribute has the old value, the new one."""
+
+    def make(match: re.Match[str]) -> Sequence[Found]:
+        old, new = name_of(match["old"]), name_of(match["v"])
+        if old is None or new is None:
+            return ()
+        return [Found(match["s"], attribute, new, instead=old) for attribute in attributes]
+
+    return make
+
+
+def resigned(match: re.Match[str]) -> Found | None:
+    """ "Vel stepped down as mayor of Zor": the post, if Vel held it, is over."""
+    noun = match["a"].lower()
+    if noun.split()[-1] not in OFFICES:
+        return None
+    return Found(match["s"], noun, name_of(match["v"]), ends=True)
 
 
 def owner(match: re.Match[str]) -> Found | None:
@@ -252,5 +277,5 @@ VERBS: Final = {
     "is a member of": ("… is a member of", False),
     "am a member of": ("… is a member of", False),
     "am a citizen of": ("… is a citizen of", True),
-    "belongs to": ("… belongs to", True),
+    "belongs to": ("… is owned by", True),
 }

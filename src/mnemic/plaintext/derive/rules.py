@@ -6,7 +6,7 @@ import re
 from functools import cache
 from typing import Final
 
-from mnemic.plaintext.derive.attributes import HEADQUARTERS
+from mnemic.plaintext.derive.attributes import FAVOURED, FAVOURITE, HEADQUARTERS
 from mnemic.plaintext.derive.names import LOW, NAME
 from mnemic.plaintext.derive.readings import (
     PARTICIPLES,
@@ -18,12 +18,14 @@ from mnemic.plaintext.derive.readings import (
     became,
     described,
     employer,
+    exchanged,
     of,
     opinion,
     owned,
     owner,
     passive,
     place_of,
+    resigned,
     role,
     scheduled,
     verb,
@@ -51,8 +53,39 @@ _WHEN = (
 
 
 _ENDED: Final = r"(?: anymore| any more| any longer)?"
+_DIED: Final = r"(?:has |have )?(?:died|passed away)"
+_DWELLING: Final = r"(?:place|flat|apartment|house|home)"
+_SEAT: Final = r"(?:headquarters|head office|main office)"
 _RULES: Final[tuple[tuple[str, Make], ...]] = (
+    # one value for another, of whatever has the first
+    (
+        rf"{_SUBJECT}{_HAVE}{_NOW} (?:left|quit) (?P<old>{NAME}) for {_VALUE}"
+        r"(?=[.,;!]|$| (?:last|this|in|two|three|a)\b)",
+        exchanged("employer"),
+    ),
+    (
+        rf"{_SUBJECT}{_HAVE}{_NOW} (?:traded|swapped|exchanged) (?P<old>{NAME}) for {_VALUE}"
+        r"(?=[.,;!]|$| (?:last|this|in|two|three|a)\b)",
+        exchanged("home", "employer"),
+    ),
+    (
+        rf"(?:(?:[Tt]hese days|[Nn]owadays|[Nn]ow),? )?{_SUBJECT}(?:{_HAVE} come to)?{_NOW} prefers? {_VALUE}"
+        rf" (?:to|over) (?P<old>{NAME})",
+        exchanged(*(FAVOURITE + thing for thing in FAVOURED)),
+    ),
     # ends
+    (rf"(?P<s>)(?P<v>{NAME}) {_DIED}", lambda match: Found("I", "pet", match["v"], ends=True)),
+    (rf"(?P<v>{NAME}) and (?P<s>{_I}) (?:broke|split) up", of("partner", ends=True)),
+    (
+        rf"{NAME}(?: has)? (?:stepped down|resigned|retired) as (?:the )?(?P<a>[a-z]+(?: [a-z]+){{0,3}})"
+        rf" of (?:the )?(?P<s>{NAME})(?:,|;| and)+ (?P<v>{NAME})(?: has)? (?:took over|taken over|succeeded)",
+        became,
+    ),
+    (
+        rf"(?P<v>{NAME})(?: has)? (?:stepped down|resigned|retired) as (?:the )?"
+        rf"(?P<a>[a-z]+(?: [a-z]+){{0,3}}) of (?:the )?(?P<s>{NAME})",
+        resigned,
+    ),
     (rf"{_SUBJECT}(?: no longer lives?| (?:do|does)n['’]t live) in {_VALUE}", of("home", ends=True)),
     (
         rf"{_SUBJECT}(?: no longer works?| (?:do|does)n['’]t work) (?:at|for) {_VALUE}",
@@ -89,6 +122,11 @@ _RULES: Final[tuple[tuple[str, Make], ...]] = (
         of("home"),
     ),
     (rf"{_SUBJECT}{_HAVE}{_NOW} made the move to {_PLACE}", place_of("home")),
+    (
+        rf"(?:{_I}(?:['’]ve| have)? )?(?:[Gg]ot|[Pp]icked up|[Cc]ollected) the keys (?:to|of|for)"
+        rf" (?P<s>my|our)(?: new)? {_DWELLING} in {_VALUE}",
+        of("home"),
+    ),
     (rf"(?P<v>{NAME}) is(?: now)? (?P<s>my|our) (?:new )?home(?: now)?(?=[.,;!]|$)", of("home")),
     # work
     (rf"(?P<s>[Mm]y|[Oo]ur) first (?:day|week|month) at {_VALUE} (?:was|is|went)", employer),
@@ -116,8 +154,13 @@ _RULES: Final[tuple[tuple[str, Make], ...]] = (
     ),
     (rf"{_SUBJECT}(?: was| got| were|{_HAVE} been)? (?:hired|recruited) by {_VALUE}", employer),
     # partner
-    (rf"{_SUBJECT}{_HAVE}{_NOW} (?:married|wed|got married to|got engaged to) {_VALUE}", of("partner")),
+    (
+        rf"{_SUBJECT}{_HAVE}{_NOW} (?:married|wed|got married to|got engaged to|tied the knot with) {_VALUE}",
+        of("partner"),
+    ),
     (rf"{_SUBJECT}{_BE}{_NOW} dating {_VALUE}", of("partner")),
+    (rf"{_SUBJECT}{_BE} seeing {_VALUE}(?= (?:now|these days)(?:[.,;!]|$))", of("partner")),
+    (rf"(?P<s>{NAME}) and {_VALUE} (?:got married|(?:have )?tied the knot)", of("partner")),
     # age, opinions
     (rf"{_SUBJECT}{_BE}{_NOW} (?P<v>\d{{1,3}}) years old", age),
     (rf"(?P<s>{_I}){_BE}{_NOW} (?P<v>\d{{1,2}})(?= now\b|[.,;!]|$)", age),
@@ -135,7 +178,7 @@ _RULES: Final[tuple[tuple[str, Make], ...]] = (
         r"(?P<s>[Mm]y|[Oo]ur|[Tt]he) (?P<e>[a-z][\w'’-]*(?: (?:with |at |in )?[\w'’-]+){0,4}?)"
         r"(?: is| was| has been| got| will be|'s)?(?: now)?"
         r"(?: (?:moved|rescheduled|postponed|scheduled|set|pushed|brought|changed|shifted)"
-        r"(?: back| forward)?)?"
+        rf"(?: back| forward)?(?: from (?:the )?{_WEEKDAY})?)?"
         rf" (?:on|at|to|for|until) {_WHEN}",
         scheduled,
     ),
@@ -181,9 +224,18 @@ _RULES: Final[tuple[tuple[str, Make], ...]] = (
         owner,
     ),
     (
-        rf"{_SUBJECT}{_HAVE} moved (?:its|their|the) (?:headquarters|head office) to"
-        rf" (?:the (?:city|town) of )?{_VALUE}",
+        rf"{_SUBJECT}{_HAVE} (?:moved|relocated|transferred|shifted) (?:its|their|the) {_SEAT}"
+        rf"(?: from (?:the )?{NAME})? to (?:the (?:city|town) of )?{_VALUE}",
         of(HEADQUARTERS),
+    ),
+    (
+        rf"{_SUBJECT}{_HAVE} made {_VALUE} (?:its|their)(?: new)? (?P<a>[a-z]+(?: [a-z]+)?)(?=[.,;!]|$)",
+        became,
+    ),
+    (
+        rf"(?P<v>{NAME})(?: has| have)? (?:replaced|overtaken|ousted) {NAME} as (?P<s>my|our)"
+        r" (?P<a>[a-z][a-z-]*(?: [a-z-]+){0,2}?)(?=[.,;!]|$)",
+        role,
     ),
     (
         rf"{_SUBJECT}(?: was| has been|{_BE} now) (?:bought|acquired|taken over|purchased) by {_VALUE}",
@@ -193,6 +245,20 @@ _RULES: Final[tuple[tuple[str, Make], ...]] = (
         r"(?P<s>)(?:[Yy]ou can |[Pp]lease )?(?:[Rr]each|[Cc]all|[Tt]ext) me (?:at|on|under)"
         r" (?P<v>\+?\d[\d ()/-]{4,}\d)",
         lambda match: Found("I", "phone", match["v"]),
+    ),
+    (
+        r"(?P<s>)(?:[Yy]ou can |[Pp]lease )?(?:[Rr]each|[Ww]rite(?: to)?|[Ee]?-?[Mm]ail) me (?:at|on|under)"
+        r" (?P<v>[\w.+-]+@[\w.-]+\w)",
+        lambda match: Found("I", "email", match["v"]),
+    ),
+    (
+        r"(?P<s>)[Nn]ew (?:(?:phone|mobile|cell) )?number(?:[:,]| -| –| is) (?P<v>\+?\d[\d ()/-]{4,}\d)",
+        lambda match: Found("I", "phone", match["v"]),
+    ),
+    (
+        r"(?P<s>[Mm]y|[Oo]ur) new (?P<a>(?:phone |mobile |cell )?number|e-?mail(?: address)?|address)"
+        rf"(?::| -| –| —) {_PROPERTY}(?= now\b|[.,;!]|$)",
+        owned,
     ),
     (
         rf"{_I}(?:['’]ve| have)? (?:changed|switched|updated) (?P<s>my|our)"
@@ -256,6 +322,7 @@ MAY_STATE: Final = re.compile(
     r"|works?|working|worked|employed|joined|started|job|quit|left|resigned|lost|fired|married|wed|dating"
     r"|engaged|broke|broken|split|divorced|separated|recruited|succeeded|replaced|sold|changed|switched"
     r"|updated|rescheduled|postponed|shifted|pushed|made|new|turned|years old|likes?|loves?|enjoys?|hates?"
-    r"|dislikes?|detests?|prefers?|stand|named|called|speaks?|plays?|died|belongs|on|at|to)\b|['’]m \d"
+    r"|dislikes?|detests?|prefers?|stand|named|called|speaks?|plays?|died|passed|belongs|stepped|retired|tied"
+    r"|traded|swapped|exchanged|transferred|ousted|overtaken|keys|seeing|number|address|on|at|to)\b|['’]m \d"
     r"|\b(?:is|are|was|were|am)\b"
 )

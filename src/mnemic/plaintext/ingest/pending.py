@@ -5,10 +5,11 @@ What is pending needs no list of its own: it is every live cube without a featur
 
 from __future__ import annotations
 
+import os
 import threading
 
-from mnemic.cube.errors import MnemicError
 from mnemic.plaintext.ingest.features import FeatureMaker, Progress, embed_pending
+from mnemic.vault.database import ForkSafeLock
 from mnemic.vault.vault import Vault
 
 FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 60.0
@@ -23,20 +24,28 @@ class PendingEmbeddings:
     def __init__(self, vault: Vault, maker: FeatureMaker) -> None:
         self._vault = vault
         self._maker = maker
-        self._work = threading.Event()
-        self._closing = threading.Event()
-        self._one_at_a_time = threading.Lock()
-        self._thread: threading.Thread | None = None
+        self._one_at_a_time, self._starting = ForkSafeLock(), ForkSafeLock()
         self.last_error: str | None = None
+        self._renew()
+
+    def _renew(self) -> None:
+        self._pid = os.getpid()
+        self._work, self._closing = threading.Event(), threading.Event()
+        self._thread: threading.Thread | None = None
 
     def kick(self) -> None:
         """There may be something to embed. Returns at once."""
-        if self._maker.embedder.inline or self._closing.is_set():
+        if self._maker.embedder.inline:
             return
-        self._work.set()
-        if self._thread is None or not self._thread.is_alive():
-            self._thread = threading.Thread(target=self._run, name="mnemic-embeddings", daemon=True)
-            self._thread.start()
+        with self._starting:
+            if self._pid != os.getpid():  # a forked child has no thread
+                self._renew()
+            if self._closing.is_set():
+                return
+            self._work.set()
+            if self._thread is None or not self._thread.is_alive():
+                self._thread = threading.Thread(target=self._run, name="mnemic-embeddings", daemon=True)
+                self._thread.start()
 
     def flush(self, progress: Progress | None = None) -> int:
         """Embed all that is pending now, in this thread; how many.
@@ -50,6 +59,8 @@ class PendingEmbeddings:
 
     def close(self) -> None:
         """Stop. What is pending stays so, durably, until the next open."""
+        if self._pid != os.getpid():
+            return
         self._closing.set()
         self._work.set()
         if self._thread is not None and self._thread is not threading.current_thread():
@@ -65,8 +76,8 @@ class PendingEmbeddings:
             try:
                 self.flush()
                 wait = FIRST_WAIT_S
-            except MnemicError as error:
-                self.last_error = str(error)
+            except Exception as error:  # noqa: BLE001  # an embedder may raise anything; `health` says it
+                self.last_error = f"{type(error).__name__}: {error}"
                 self._closing.wait(wait)
                 wait = min(2 * wait, LONGEST_WAIT_S)
                 self._work.set()

@@ -9,7 +9,7 @@ from typing import NamedTuple, overload
 
 from mnemic.cube.errors import IdempotencyConflict, InvalidInput, InvalidOption
 from mnemic.cube.ids import id_text
-from mnemic.cube.model import MemCube, Origin, Place, Scope
+from mnemic.cube.model import Kind, MemCube, Origin, Place, Scope
 from mnemic.governance.guard import Guard
 from mnemic.models.base import FloatArray
 from mnemic.models.vectors import check_vectors
@@ -271,10 +271,15 @@ def revise(
     reason: str | None = None,
     guard: Guard | None = None,
 ) -> Change:
-    """A new version of a cube with another text. Raises InvalidText, NotFound."""
+    """A new version of a cube with another text. Raises InvalidText, NotFound, InvalidOption."""
     checked, reason = check_text(text), check_reason(reason)
     with vault.snapshot() as snapshot:
-        header = snapshot.head(cube).header
+        head = snapshot.head(cube)
+    header = head.header
+    if head.kind is not Kind.plaintext:
+        raise InvalidOption(
+            f"cube {cube} is {head.kind.name} memory and says no text; make it again from its sources"
+        )
     if header.origin is Origin.derived:
         raise InvalidOption(
             f"cube {cube} is derived from others and would be made again: change what it rests on "

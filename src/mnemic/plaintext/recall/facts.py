@@ -12,8 +12,11 @@ from mnemic.cube.times import to_datetime
 from mnemic.index.facts import Fact as Known
 from mnemic.index.lexical import words
 from mnemic.index.scope import FAR
+from mnemic.plaintext.derive.facts import METHOD
+from mnemic.plaintext.derive.names import key_of
 from mnemic.plaintext.recall.filters import Filter
 from mnemic.plaintext.recall.search import Recall
+from mnemic.plaintext.recall.visible import Known as Seen
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,17 +58,35 @@ def facts(
                 continue
             for seq in view.index.seq[view.rows].tolist():
                 fact = view.known.facts.by_seq.get(seq)
-                if fact is None or not (past or fact.valid_to > moment):
+                if fact is None or not (past or fact.valid_to > moment) or _is_told_better(fact, view.known):
                     continue
                 if _is_called(fact.subject, subject) and _is_called(fact.attribute, attribute):
                     order = (fact.subject.lower(), fact.attribute, fact.valid_from, fact.valid_to, fact.value)
                     found.append((order, view.space, fact))
-        found.sort(key=lambda one: one[0])
-        out = []
-        for _, space, fact in found[:limit]:
-            (cube,) = snapshot.cubes(space, [fact.seq])
-            out.append(_fact(cube, fact))
-    return out
+        found = sorted(found, key=lambda one: one[0])[:limit]
+        wanted: dict[int, list[int]] = {}
+        for _, space, fact in found:
+            wanted.setdefault(space, []).append(fact.seq)
+        cubes = {
+            (space, seq): cube
+            for space, seqs in wanted.items()
+            for seq, cube in zip(seqs, snapshot.cubes(space, seqs), strict=True)
+        }
+    return [_fact(cubes[space, fact.seq], fact) for _, space, fact in found]
+
+
+def _is_told_better(fact: Known, known: Seen) -> bool:
+    """Whether another deriver made the same statement of one of its turns and knows of an earlier end; the
+    same end: the rules' is served. So what a model says is over is not beside it as if it held.
+    """
+    mine = (key_of(fact.subject), fact.attribute, key_of(fact.value))
+    return any(
+        other.method != fact.method
+        and (key_of(other.subject), other.attribute, key_of(other.value)) == mine
+        and (other.valid_to, other.method != METHOD) < (fact.valid_to, fact.method != METHOD)
+        for source in fact.sources
+        for other in known.of_source(source)
+    )
 
 
 def _is_called(name: str, wanted: str | None) -> bool:

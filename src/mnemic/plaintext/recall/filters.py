@@ -28,8 +28,9 @@ Columns = Callable[[], HeaderColumns]
 _TIMES = ("at", "recorded_at", "valid")
 _CODES = {"kind": Kind, "origin": Origin}
 _HEADERS = ("labels", "role", "name")
+_FLAGS = ("pinned", "frozen")
 _SCOPES = ("session", "agent")
-FIELDS = (*_HEADERS, *_CODES, *_SCOPES, *_TIMES, "metadata.<key>")
+FIELDS = (*_HEADERS, *_CODES, *_FLAGS, *_SCOPES, *_TIMES, "metadata.<key>")
 _ORDER: dict[str, Callable[[Any, Any], Any]] = {
     "gte": lambda have, want: have >= want,
     "gt": lambda have, want: have > want,
@@ -154,6 +155,10 @@ def _value(field: str, value: Any) -> Any:
         if value not in names:
             raise InvalidFilter(f"{field}={value!r:.80} in where must be one of {', '.join(names)}")
         return int(_CODES[field][value])
+    if field in _FLAGS:
+        if not isinstance(value, bool):
+            raise InvalidFilter(f"{field}={value!r:.80} in where must be True or False")
+        return value or None  # a header says so only where it is
     if value is not None and not isinstance(value, str | int | float | bool):
         raise InvalidFilter(f"{field}={value!r:.80} in where must be text, a number, true, false or None")
     return value

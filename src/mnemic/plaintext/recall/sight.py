@@ -17,7 +17,7 @@ from mnemic.cube.model import Scope, State
 from mnemic.cube.reach import EVERYWHERE, Reach
 from mnemic.governance.guard import Sight
 from mnemic.governance.policy import Grant, Right, allowing, gives
-from mnemic.governance.retention import NEVER, Ending, Hold
+from mnemic.governance.retention import NEVER, ByUse, Ending, Hold
 from mnemic.index.cache import Entry, Part
 from mnemic.index.columns import HeaderColumns
 from mnemic.index.scope import FAR, BoolArray, IntArray, ScopeIndex
@@ -92,6 +92,8 @@ def ends(seen: Sight, snapshot: Snapshot, space: int, part: Part, scopes: Scopes
         if isinstance(policy.rule, Hold):
             held |= rows
         elif isinstance(policy.rule, Ending):
+            if isinstance(policy.rule, ByUse):
+                rows &= ~columns(part).rows_where("pinned", partial(_is, True))
             by_rule = policy.rule.ends(index.recorded_at, uses, last)
             over[rows] = np.minimum(over[rows], by_rule[rows])
     if (over <= seen.now).any():
