@@ -56,7 +56,9 @@ def test_python(page: str, number: int, code: str, tmp_path: Path) -> None:
         assert out == "Refund to [card], please.\nRefund to 4111 1111 1111 1111, please.\n"
     if (page, number) == ("docs/quickstart.md", 2):
         assert "['The meeting is on Monday.', 'The meeting is on Tuesday.']\n0\n" in out
-    if page == "docs/history.md":
+    if (page, number) == ("docs/history.md", 1):
+        assert out == "['Ana is allergic to nuts and penicillin.']\nTrue\n"
+    if (page, number) == ("docs/history.md", 0):
         assert "2 My flight is on 4 May. update rebooked" in out
     if page == "docs/facts.md":
         assert out.splitlines() == [

@@ -1,3 +1,5 @@
+"""`mnemic bench` from the command line: lists, tables, files and refusals."""
+
 from __future__ import annotations
 
 import json

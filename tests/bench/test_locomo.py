@@ -1,3 +1,5 @@
+"""LoCoMo's file as dialogues, turns and questions."""
+
 from __future__ import annotations
 
 import json

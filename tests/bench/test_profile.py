@@ -1,3 +1,5 @@
+"""The profile of a data set: where the evidence lies, and how scattered it is."""
+
 from __future__ import annotations
 
 import math

@@ -1,3 +1,5 @@
+"""A run over systems and dialogues: what it leaves, and how it goes on."""
+
 from __future__ import annotations
 
 import json

@@ -1,3 +1,5 @@
+"""Each system that is measured, by the interface that all share."""
+
 from __future__ import annotations
 
 import math

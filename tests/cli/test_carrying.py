@@ -157,3 +157,14 @@ def test_a_dump_to_share_and_what_was_sealed(
     assert contents(tmp_path / "b.db") == ["Ask [email].", "Ask [email]."]
     refused = run("policy", "add", "seal email", vault=tmp_path / "b.db", user=None)
     assert (refused.code, "made with a key" in refused.err) == (2, True)
+
+
+def test_show_says_what_was_deleted_on_both_sides_last_said(run: Run, vault: Path, tmp_path: Path) -> None:
+    id = run("list", "--json", vault=vault).json["cubes"][0]["id"]
+    other = tmp_path / "other.db"
+    run("load", vault, vault=other)
+    for side in (vault, other):
+        run("delete", id, vault=side)
+    run("merge", other, vault=vault)
+    assert [one["deleted"] for one in run("history", id, "--json", vault=vault).json] == [False, True, True]
+    assert run("show", id, vault=vault).out.endswith("\nI moved to Porto in March.\n")

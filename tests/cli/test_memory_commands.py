@@ -105,6 +105,7 @@ def test_a_searched_memory_is_made_tuned_and_asked(
     tuned = run("memory", "tune", made["id"], "--text", text, "--model", model, "--json", vault=vault).json
     assert tuned["report"]["lam"] == made["report"]["lam"]
     chat = run("chat", "--model", model, "--memory", tuned["id"], "--json", vault=vault, input="hi\n")
+    assert chat.out, chat.err
     assert isinstance(json.loads(chat.out)["reply"], str)
 
 

@@ -30,7 +30,7 @@ def options(form: str, **more: Any) -> Any:
         form=form,
         taps=Taps(block=64),
         search=Search(k=4, temperature=0.1, centroids=4, codes=16, probes=4),
-        compile=Compile(blocks=2, widen=2.0, epochs=30, batch=64, learning_rate=5e-3),
+        compile=Compile(blocks=2, widen=2.0, epochs=80, batch=32, learning_rate=5e-3),
         **more,
     )
 

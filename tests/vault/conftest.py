@@ -1,3 +1,5 @@
+"""A vault on each database."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator

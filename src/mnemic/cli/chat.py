@@ -183,7 +183,8 @@ class _Talk:
         reply = model.complete([*(made.messages if made else ()), *self._turns[-TURNS:]]).text
         seconds = time.perf_counter() - start
         self._turns.append({"role": "assistant", "content": reply})
-        self._memory.add({"role": "assistant", "content": reply}, **self._who.writes())
+        if reply.strip():  # a model may say nothing
+            self._memory.add({"role": "assistant", "content": reply}, **self._who.writes())
         value = {"said": said, "reply": reply, "context": made, "seconds": seconds}
         self._tell(value, lambda: self._show(reply, made))
 

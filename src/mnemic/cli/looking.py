@@ -91,7 +91,8 @@ def show(
         )
         return
     _print_facts(_facts(found.cube, len(found.history), found.used_by))
-    write_text("\n" + (found.cube.text if not found.cube.deleted else found.history[-2].text))
+    told = [found.cube, *reversed(found.history)]
+    write_text("\n" + next((one.text for one in told if not one.deleted), ""))
 
 
 def reveal(
@@ -149,7 +150,9 @@ def history(
         return
     for one in versions.revisions:
         cube, change = one.cube, one.change
-        said = "(deleted)" if cube.deleted else short(cube.text, 400)
+        into = cube.header.merged_into
+        gone = "(deleted)" if into is None else f"(merged into {ending(into)})"
+        said = gone if cube.deleted else short(cube.text, 400)
         by = f" by {ending(change.by)}" if change.by else ""
         why = f": {short(change.reason, 200)}" if change.reason else ""
         console().print(f"{one.version}  {minute(cube.header.recorded_at)}  {said}")

@@ -29,18 +29,22 @@ from mnemic.vault.vault import Vault
 
 FORMS: Final = ("exact", "ivfpq", "mlp")
 DEFAULT_LAM: Final = 0.25
+DEFAULT_LAM_WITHIN: Final = 0.8  # of a memory that speaks only within its reach
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
     """How a memory is made. form: "exact" and "ivfpq" search the states at each step, "mlp" compiles them.
 
-    lam: its weight beside the model; None: the best of a grid on `tune_on`, or 0.25 without such a text.
+    search: by default that of a memory of statements: few neighbours, and silent beyond its reach (see
+    `Search.reach`; the published kNN-LM, for a corpus that the model is to sound like, is `Search()`). lam:
+    its weight beside the model; None: the best of a grid on `tune_on`; without such a text 0.8 within a
+    reach, 0.25 where it always speaks.
     """
 
     form: str = "mlp"
     taps: Taps = field(default_factory=Taps)
-    search: Search = field(default_factory=Search)
+    search: Search = field(default_factory=lambda: Search(k=16, temperature=0.1, reach=1.5))
     compile: Compile = field(default_factory=Compile)
     lam: float | None = None
 
@@ -165,4 +169,6 @@ def options_of(told: dict[str, Any]) -> Options:
 def _lam(options: Options, tuned: Curve | None) -> float:
     if options.lam is not None:
         return options.lam
-    return DEFAULT_LAM if tuned is None else tuned.best
+    if tuned is not None:
+        return tuned.best
+    return DEFAULT_LAM if options.search.reach is None else DEFAULT_LAM_WITHIN

@@ -92,8 +92,8 @@ def why_not_current(transaction: Transaction, tenant: str, cube: str) -> str | N
 def stale(cube: str, reason: str) -> StaleMemory:
     """The refusal, in words."""
     return StaleMemory(
-        f"cube {cube} is not current: {reason}. It is not served. Build it again from what holds now: "
-        "mnemic kv build"
+        f"cube {cube} is not current: {reason}. It is not served. Make it again from what holds now: "
+        "mnemic kv build for a KV memory, mnemic memory tune for what was learned"
     )
 
 
