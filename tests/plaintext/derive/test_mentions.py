@@ -41,6 +41,8 @@ STATES = {
     "The capital of Zorvania is Vellin.": ("Zorvania", "capital", "Vellin"),
     "The head coach of Red Harbour is Ilo Trant.": ("Red Harbour", "head coach", "Ilo Trant"),
     "Ardex was founded in the city of Vellin.": ("Ardex", "… is founded in the city of", "Vellin"),
+    "Ilo Trant died in the city of Vellin.": ("Ilo Trant", "… died in the city of", "Vellin"),
+    "Rex died in March.": ("Ana", "pet", "Rex"),
     "The Governor of Zorvania is Ilo Trant.": ("Governor of Zorvania", "holder", "Ilo Trant"),
     "I would have stayed, but I moved to Faro.": ("Ana", "home", "Faro"),
     "Vellin became the capital of Zorvania.": ("Zorvania", "capital", "Vellin"),

@@ -53,7 +53,10 @@ _WHEN = (
 
 
 _ENDED: Final = r"(?: anymore| any more| any longer)?"
-_DIED: Final = r"(?:has |have )?(?:died|passed away)"
+# "Rex died in March", not the place that a person died in
+_DIED: Final = (
+    rf"(?:has |have )?(?:died|passed away)(?! in (?:the (?:city|town|village) of |(?!{_MONTH})[A-Z]))"
+)
 _DWELLING: Final = r"(?:place|flat|apartment|house|home)"
 _SEAT: Final = r"(?:headquarters|head office|main office)"
 _RULES: Final[tuple[tuple[str, Make], ...]] = (
