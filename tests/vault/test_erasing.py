@@ -9,6 +9,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from contextlib import closing
 from pathlib import Path
@@ -350,6 +351,18 @@ def test_a_transaction_on_a_server_makes_it_pending(server) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL on Windows")
+def test_a_reader_on_a_server_that_is_soon_done_is_waited_for(server) -> None:
+    with closing(open_vault(server())) as vault, closing(open_vault(server())) as elsewhere:
+        (cube, _) = tell(vault, ANA, "secret", "plain")
+        reading = elsewhere.database.read()  # another schema of the same server
+        reading.__enter__().rows(Statement(sql("SELECT count(*) FROM version")), {})
+        ends = threading.Timer(0.3, lambda: reading.__exit__(None, None, None))
+        ends.start()
+        done = erase(vault, [cube])
+        ends.join()
+        assert (done.status, done.waits_for) == ("done", None)
+
+
 def test_a_process_killed_while_it_erases_has_erased_all_or_nothing(tmp_path: Path) -> None:
     code = (
         "import sys\n"

@@ -51,6 +51,8 @@ def flash(
     `ablation` writes 3.2 GB to --out and deletes them; `model` trains a small language model with ReLU (seven
     minutes of one processor) and runs it in processes whose memory is limited, on Linux. Writes flash.json
     and flash.md to --out; a run that was stopped goes on where it was. Exit code 1 when a demand is not met.
+
+    mnemic bench flash --data DIR --part exact --part ablation
     """  # fmt: skip
     from mnemic.models.registry import load_model
 

@@ -186,11 +186,16 @@ def fuse(
     as_json: o.Json = False,
 ) -> None:
     """Let one text stand for several cubes of a user; they are merged into it, and `undo` takes that back."""
+    from mnemic.cube.errors import InvalidOption
     from mnemic.upkeep import full_id
 
     *ids, text = id
+    if len(ids) < 2:
+        raise InvalidOption(
+            'give the ids of two cubes or more, and then the text, as in: mnemic fuse ID ID "…"'
+        )
     with Place(vault=vault, tenant=tenant, embedder=embedder, base_url=base_url).open(reading=True) as memory:
-        done = memory.fuse([full_id(memory, one) for one in ids] or ids, text, reason=reason)
+        done = memory.fuse([full_id(memory, one) for one in ids], text, reason=reason)
         embed_the_rest(memory)
     if as_json:
         print_json(_json(done))

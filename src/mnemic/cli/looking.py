@@ -150,7 +150,9 @@ def history(
         return
     for one in versions.revisions:
         cube, change = one.cube, one.change
-        said = "(deleted)" if cube.deleted else short(cube.text, 400)
+        into = cube.header.merged_into
+        gone = "(deleted)" if into is None else f"(merged into {ending(into)})"
+        said = gone if cube.deleted else short(cube.text, 400)
         by = f" by {ending(change.by)}" if change.by else ""
         why = f": {short(change.reason, 200)}" if change.reason else ""
         console().print(f"{one.version}  {minute(cube.header.recorded_at)}  {said}")

@@ -16,7 +16,7 @@ from mnemic.cube.ids import id_text, new_ids
 from mnemic.cube.lifecycle import Event, require
 from mnemic.cube.model import Scope, Source
 from mnemic.vault import lineage, writing
-from mnemic.vault.codec import Draft, Stored, check_thawed, state_of, tombstone
+from mnemic.vault.codec import Draft, Stored, check_thawed, merged_into, state_of, tombstone
 from mnemic.vault.vault import Vault
 from mnemic.vault.writing import Parent, Target, Written
 
@@ -74,6 +74,8 @@ def _require_fusible(found: Sequence[tuple[int, Stored]]) -> None:
     for _, row in found:
         cube = id_text(row.cube)
         if row.deleted:
-            raise NotFound(f"cube {cube} was deleted; restore it before you fuse it")
+            into = merged_into(row.header)
+            what = "deleted" if into is None else f"merged into {into}"
+            raise NotFound(f"cube {cube} was {what}; restore it before you fuse it")
         check_thawed(row, tombstone(row))
         require(state_of(row), Event.fuse)
