@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -119,3 +122,26 @@ def test_what_cannot_be_is_refused(run: Run, vault: Path, model: Path) -> None:
     failed = run("memory", "compile", "--model", model, "--no-control", "--epochs", "1", vault=vault)
     assert failed.code == 2
     assert "was not stored" in failed.err
+
+
+@pytest.mark.slow
+def test_a_training_that_was_killed_leaves_nothing_behind(run: Run, vault: Path, model: Path) -> None:
+    """And two at once do not disturb one another."""
+    words = [sys.executable, "-m", "mnemic", "memory", "compile", "--vault", str(vault), "--user", "ana"]
+    words += ["--model", str(model), "--no-control"]
+    with mnemic.open(vault) as memory:
+        folder = memory._parts.vault.blobs.folder
+    killed = subprocess.Popen([*words, "--epochs", "1000000"], stdout=subprocess.DEVNULL)
+    time.sleep(12)
+    assert killed.poll() is None
+    killed.kill()
+    killed.wait()
+    assert run("memory", "list", "--json", vault=vault).json == []
+    assert folder is not None
+    assert [one for one in folder.rglob("*") if one.is_file()] == []
+    both = [subprocess.Popen([*words, "--form", "exact", "--title", title]) for title in ("a", "b")]
+    assert [one.wait() for one in both] == [0, 0]
+    found = run("memory", "list", "--json", vault=vault).json
+    assert sorted(one["title"] for one in found) == ["a", "b"]
+    assert all(one["current"] for one in found)
+    assert "sound" in run("doctor", vault=vault).out
