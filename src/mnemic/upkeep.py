@@ -271,6 +271,12 @@ def learned_memory(memory: Memory, id: str) -> Learned:
 
 
 @governed
+def stale_share(memory: Memory, learned: Learned) -> float:
+    """What share of a parametric memory's sources has changed, or is gone, since it was made. O(sources)."""
+    return keeping.stale_share(memory._vault, learned.cube)
+
+
+@governed
 def drop_learned(memory: Memory, id: str, *, reason: str | None = None) -> int:
     """Take a parametric cube away and delete its file; bytes freed. Raises NotFound, InvalidOption,
     AccessDenied.

@@ -64,6 +64,7 @@ def test_compile_list_inspect_tune_and_drop(run: Run, vault: Path, model: Path, 
     id = listed["id"]
 
     shown = run("memory", "inspect", id[-8:], "--probe", "--model", model, vault=vault).out
+    assert "0% of them changed or gone since" in " ".join(shown.split())
     assert "The code of Ida is 2839." in shown
     assert "the weights say" in shown
     run("memory", "inspect", id, "--export", tmp_path / "peft", vault=vault)

@@ -293,10 +293,10 @@ def test_an_adapter_is_no_text_and_is_dropped_with_its_file(kept: Kept) -> None:
     assert drop(vault, kept.adapters[0].id) == described.size
     with pytest.raises(StaleMemory, match="dropped"), kept.memory.mount(learner(), kept.adapters[0]):
         pass
-    assert stale_share(vault, kept.adapters[1].id) == 0
+    assert stale_share(vault, kept.adapters[1]) == 0
     kept.memory.update(kept.ids[0], "The code of Ida is 1111.")
     kept.memory.delete(kept.ids[1])
-    assert stale_share(vault, kept.adapters[1].id) == 0.5
+    assert stale_share(vault, kept.adapters[1]) == 0.5
     assert drop_stale(vault)[0] == 1
     assert listing(vault) == []
     with pytest.raises(NotFound, match="was dropped"):

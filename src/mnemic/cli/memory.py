@@ -169,10 +169,11 @@ def inspect(
 ) -> None:
     """Show what a learned memory was made from and with, how it was tested, and what its weights say."""
     from mnemic.models.registry import load_model
-    from mnemic.upkeep import export_adapter, full_id
+    from mnemic.upkeep import export_adapter, full_id, stale_share
 
     with Place(vault=vault, tenant=tenant).open(reading=True) as memory:
         learned = _look(memory, full_id(memory, id))
+        changed = stale_share(memory, learned)
         adapter = learned.described.form == "lora"
         spoken = None
         if adapter:
@@ -181,7 +182,9 @@ def inspect(
         if export is not None:
             export_adapter(memory, learned.cube.id, export)
     if as_json:
-        print_json({**as_dict(learned), "probes": plain(spoken.probes) if spoken else []})
+        print_json(
+            {**as_dict(learned), "stale_share": changed, "probes": plain(spoken.probes) if spoken else []}
+        )
         return
     out, told = console(), learned.described
     out.print(f"{learned.cube.id}  {safe(told.title or '')}", style="bold")
@@ -195,7 +198,7 @@ def inspect(
         out.print(f"  {safe(name):14} {safe(str(value))}", style="dim")
     for part, digest in told.fingerprint.items():
         out.print(f"  {part:14} {safe(digest[:16])}…", style="dim")
-    out.print(f"from {len(sources)} cubes:")
+    out.print(f"from {len(sources)} cubes, {changed:.0%} of them changed or gone since:")
     for line in sources:
         out.print(line, style="dim")
     if spoken and spoken.probes:

@@ -50,12 +50,3 @@ class Description:
             return cls(**told)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise InvalidOption(f"cube {cube.id} is not a parametric memory ({error}); {advice}") from error
-
-
-def is_parametric(cube: MemCube) -> bool:
-    """Whether a cube is a parametric memory, by its description."""
-    try:
-        Description.of(cube)
-    except InvalidOption:
-        return False
-    return True
