@@ -39,13 +39,19 @@ def summarise(rows: Sequence[Row], peers: Sequence[Row] = ()) -> dict[str, Any]:
 
 
 def _common(peers: Sequence[Row]) -> dict[str, set[str]]:
-    """family -> the items that every press has at every budget: what is compared is on the same items."""
-    every = {(row["policy"], row["budget"]) for row in peers}
+    """family -> the items that every press of it has at every budget: what is compared is on the same
+    items.
+    """
+    every: dict[str, set[tuple[str, float]]] = {}
+    for row in peers:
+        every.setdefault(row["family"], set()).add((row["policy"], row["budget"]))
     have: dict[str, dict[str, set[tuple[str, float]]]] = {}
     for row in peers:
         named = have.setdefault(row["family"], {}).setdefault(row["name"], set())
         named.add((row["policy"], row["budget"]))
-    return {family: {name for name, of in items.items() if of == every} for family, items in have.items()}
+    return {
+        family: {name for name, of in items.items() if of == every[family]} for family, items in have.items()
+    }
 
 
 def _numbers(pairs: Sequence[tuple[Row, Row]]) -> Row:
