@@ -231,6 +231,8 @@ def test_presses_are_compared_on_the_items_that_all_of_them_have(tmp_path: Path)
     ours += [row_of("d", policy, family="reasoning", tokens=5) for policy in ("full", "lazy")]
     ours += [row_of("e", policy, family="half", tokens=5) for policy in ("full", "snapkv")]
     peer.rows.append(row_of("e", "OnePress", family="half"))
+    ours += [row_of("g", policy, family="grows", tokens=5) for policy in ("full", "h2o-all")]
+    peer.rows.append(row_of("g", "DecodingPress/OnePress", family="grows"))
     found = summarise(ours, peer.rows)
     assert {name: of["items"] for name, of in found["f"]["0.5"].items()} == {
         "snapkv": 1, "kvpress OnePress": 1, "kvpress TwoPress": 1,
@@ -240,6 +242,7 @@ def test_presses_are_compared_on_the_items_that_all_of_them_have(tmp_path: Path)
     )
     assert set(found["reasoning"]["0.5"]) == {"lazy"}, "no press was asked there"
     assert set(found["half"]["0.5"]) == {"snapkv"}, "not all presses have an item there"
+    assert set(found["grows"]["0.5"]) == {"h2o-all", "kvpress DecodingPress/OnePress"}, "all of its kind"
     save_file({"a": logits + 0.1}, tmp_path / "full.safetensors")
     assert read_kvpress(model, items, tmp_path).rows == []
 

@@ -39,19 +39,25 @@ def summarise(rows: Sequence[Row], peers: Sequence[Row] = ()) -> dict[str, Any]:
 
 
 def _common(peers: Sequence[Row]) -> dict[str, set[str]]:
-    """family -> the items that every press of it has at every budget: what is compared is on the same
-    items.
+    """family -> the items that every press has at every budget: what is compared is on the same items.
+
+    Presses that cut while decoding are others than those that cut a prompt, and run on other families.
     """
-    every: dict[str, set[tuple[str, float]]] = {}
-    for row in peers:
-        every.setdefault(row["family"], set()).add((row["policy"], row["budget"]))
+    every: dict[bool, set[tuple[str, float]]] = {}
     have: dict[str, dict[str, set[tuple[str, float]]]] = {}
     for row in peers:
-        named = have.setdefault(row["family"], {}).setdefault(row["name"], set())
-        named.add((row["policy"], row["budget"]))
+        one = row["policy"], row["budget"]
+        every.setdefault(_while_decoding(row), set()).add(one)
+        have.setdefault(row["family"], {}).setdefault(row["name"], set()).add(one)
+    alike = {row["family"]: _while_decoding(row) for row in peers}
     return {
-        family: {name for name, of in items.items() if of == every[family]} for family, items in have.items()
+        family: {name for name, of in items.items() if of == every[alike[family]]}
+        for family, items in have.items()
     }
+
+
+def _while_decoding(row: Row) -> bool:
+    return str(row["policy"]).startswith("DecodingPress/")
 
 
 def _numbers(pairs: Sequence[tuple[Row, Row]]) -> Row:
