@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from mnemic.cli.experiments import Out, chosen, measured
+from mnemic.cli.experiments import chosen, measured
+from mnemic.cli.results import Out
 
 
 def ballet(

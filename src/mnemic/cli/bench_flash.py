@@ -9,7 +9,7 @@ import typer
 
 from mnemic.cli.bench import Fresh, Json
 from mnemic.cli.progress import Steps
-from mnemic.cli.results import Out, leave
+from mnemic.cli.results import Out, ReportOnly, leave
 
 if TYPE_CHECKING:
     from mnemic.models.local import LocalModel
@@ -41,9 +41,7 @@ def flash(
     ] = "smollm2",
     out: Out = Path("bench-results"),
     fresh: Fresh = False,
-    report_only: Annotated[
-        bool, typer.Option("--report-only", help="Measure nothing: tables of what --out holds so far.")
-    ] = False,
+    report_only: ReportOnly = False,
     as_json: Json = False,
 ) -> None:
     """Weights on disk: exact, within a budget, and how much less is read.

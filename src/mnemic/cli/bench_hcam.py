@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from mnemic.cli.experiments import Arms, Json, Out, chosen, measured, write_demands
+from mnemic.cli.experiments import Arms, Json, chosen, measured, write_demands
+from mnemic.cli.results import Out
 
 
 def hcam(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mnemic.cli.progress import Steps
-from mnemic.cli.results import Out, leave
+from mnemic.cli.results import Out, ReportOnly, leave
 
 if TYPE_CHECKING:
     from mnemic.bench.kv.items import Item
@@ -62,9 +62,7 @@ def quality(
         typer.Option(help="The Python of kvpress's own environment: its presses run on the same items."),
     ] = None,
     at_most: AtMost = None,
-    report_only: Annotated[
-        bool, typer.Option("--report-only", help="Measure nothing: tables of what --out holds so far.")
-    ] = False,
+    report_only: ReportOnly = False,
     out: Out = Path("bench-results"),
     as_json: Json = False,
 ) -> None:

@@ -9,7 +9,7 @@ import typer
 
 from mnemic.cli.bench import Data, Fresh, Json, _command, _dialogues
 from mnemic.cli.progress import Steps
-from mnemic.cli.results import Out, leave
+from mnemic.cli.results import Out, ReportOnly, leave
 
 
 def kv_cubes(
@@ -25,9 +25,7 @@ def kv_cubes(
     queries: Annotated[int, typer.Option("--queries", min=40, help="Of a stream.")] = 200,
     out: Out = Path("bench-results"),
     fresh: Fresh = False,
-    report_only: Annotated[
-        bool, typer.Option("--report-only", help="Measure nothing: tables of what --out holds so far.")
-    ] = False,
+    report_only: ReportOnly = False,
     as_json: Json = False,
 ) -> None:
     """KV memory: exactness, time to the first token, smaller forms, and cost against truth under use.

@@ -10,10 +10,7 @@ from typing import Annotated
 import typer
 
 from mnemic.cli.progress import Steps
-
-Out = Annotated[
-    Path, typer.Option("--out", help="Folder for results; a second run goes on where the first ended.")
-]
+from mnemic.cli.results import Out
 
 
 def layers(

@@ -9,7 +9,7 @@ import typer
 
 from mnemic.cli.bench import Fresh, Json
 from mnemic.cli.progress import Steps
-from mnemic.cli.results import Out, leave
+from mnemic.cli.results import Out, ReportOnly, leave
 
 
 def parametric(
@@ -32,9 +32,7 @@ def parametric(
     tokens: Annotated[int, typer.Option("--tokens", min=1000, help="Of the corpus.")] = 25_600,
     out: Out = Path("bench-results"),
     fresh: Fresh = False,
-    report_only: Annotated[
-        bool, typer.Option("--report-only", help="Measure nothing: tables of what --out holds so far.")
-    ] = False,
+    report_only: ReportOnly = False,
     as_json: Json = False,
 ) -> None:
     """Learned memories: are they real and reversible, good students, constant in cost, and erased?

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from mnemic.cli.experiments import Json, Out, chosen, measured, write_demands
+from mnemic.cli.experiments import Json, chosen, measured, write_demands
+from mnemic.cli.results import Out
 
 
 def qfwp(

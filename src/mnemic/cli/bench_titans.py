@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from mnemic.cli.experiments import Arms, Json, Out, chosen, write_demands
+from mnemic.cli.experiments import Arms, Json, chosen, write_demands
 from mnemic.cli.progress import Steps
+from mnemic.cli.results import Out
 
 
 def titans(

@@ -9,8 +9,9 @@ from typing import Annotated
 
 import typer
 
-from mnemic.cli.experiments import Arms, Json, Out, chosen
+from mnemic.cli.experiments import Arms, Json, chosen
 from mnemic.cli.progress import Steps
+from mnemic.cli.results import Out
 
 
 def ultramem(

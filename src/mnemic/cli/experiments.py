@@ -16,9 +16,6 @@ if TYPE_CHECKING:
     from mnemic.bench.kept import Record
     from mnemic.bench.layers.acceptance import Demand
 
-Out = Annotated[
-    Path, typer.Option("--out", help="Folder for results; a second run goes on where the first ended.")
-]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of Markdown.")]
 Arms = Annotated[
     list[str] | None,

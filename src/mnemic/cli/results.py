@@ -11,6 +11,9 @@ import typer
 Out = Annotated[
     Path, typer.Option("--out", help="Folder for results; a second run goes on where the first ended.")
 ]
+ReportOnly = Annotated[
+    bool, typer.Option("--report-only", help="Measure nothing: tables of what --out holds so far.")
+]
 
 
 def leave(out: Path, name: str, found: dict[str, Any], text: str, as_json: bool) -> None:

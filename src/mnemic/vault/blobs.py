@@ -22,6 +22,7 @@ from mnemic.cube.errors import InvalidInput, InvalidOption, NotFound, VaultError
 from mnemic.cube.model import Blob
 from mnemic.vault import tables
 from mnemic.vault.database import Database, InStatement, Statement, Transaction
+from mnemic.vault.lineage import at_head_of
 
 PIECE: Final = 1 << 20
 GRACE_S: Final = 3600.0  # a file younger than this may be about to be named
@@ -42,14 +43,7 @@ _in_use = Statement(
                 _version.c.space == _blob.c.space,
                 _version.c.seq == _blob.c.seq,
             ),
-        ).join(
-            _cube,
-            sa.and_(
-                _cube.c.tenant == _version.c.tenant,
-                _cube.c.cube == _version.c.cube,
-                _cube.c.head == _version.c.version,
-            ),
-        )
+        ).join(_cube, sa.and_(_cube.c.cube == _version.c.cube, at_head_of(_cube)))
     )
     .where(_blob.c.tenant == _p("t"), _blob.c.blob == _p("b"), _cube.c.deleted == 0)
     .limit(1)

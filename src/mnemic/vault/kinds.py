@@ -7,21 +7,13 @@ import sqlalchemy as sa
 from mnemic.cube.model import Kind
 from mnemic.vault import tables
 from mnemic.vault.database import Statement, Transaction
+from mnemic.vault.lineage import at_head_of
 
 _p = sa.bindparam
 _cube, _version = tables.cube, tables.version
 _live = Statement(
     sa.select(_version.c.seq)
-    .select_from(
-        _cube.join(
-            _version,
-            sa.and_(
-                _version.c.tenant == _cube.c.tenant,
-                _version.c.space == _cube.c.space,
-                _version.c.seq == _cube.c.head_seq,
-            ),
-        )
-    )
+    .select_from(_cube.join(_version, at_head_of(_cube)))
     .where(
         _version.c.tenant == _p("t"),
         _version.c.space == _p("s"),

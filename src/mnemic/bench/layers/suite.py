@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -12,6 +11,7 @@ from typing import Any, Final
 
 import torch
 
+from mnemic.bench.kept import write_whole
 from mnemic.bench.layers.tasks import MQAR, TASKS, Needle, Task
 from mnemic.bench.layers.training import Recipe, accuracy, build, needle, parameters, train
 from mnemic.cube.errors import InvalidOption, MemoryDivergedError
@@ -230,7 +230,7 @@ def perform_all(
     for run in planned:
         if run.key not in kept:
             kept[run.key] = perform(run)
-            _write(path, kept)
+            write_whole(path, json.dumps(kept, indent=1) + "\n")
             report(run.key, f"{kept[run.key]['accuracy']:.3f} in {kept[run.key]['cpu_s']:.0f} s of CPU")
         else:
             report(run.key, "kept")
@@ -242,11 +242,3 @@ def _of_memory(model: Any, tokens: int) -> Iterator[int]:
     for kind, options in model.config.layer_options():
         if kind.name != "base-conv":
             yield options.state_bytes(tokens)
-
-
-def _write(path: Path, kept: dict[str, Record]) -> None:
-    """All or nothing, so that a killed run leaves the last whole state."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_suffix(".part")
-    beside.write_text(json.dumps(kept, indent=1) + "\n")
-    os.replace(beside, path)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from mnemic.bench.kept import write_whole
 from mnemic.layers.layer import MemoryLayer
 from mnemic.layers.table import make
 
@@ -160,10 +161,7 @@ def train_all(
         for arm in arms:
             if (arm, seed, steps) not in done:
                 done[arm, seed, steps] = train(arm, seed, steps)
-                path.parent.mkdir(parents=True, exist_ok=True)
-                beside = path.with_suffix(".part")
-                beside.write_text(json.dumps([asdict(run) for run in done.values()], indent=1) + "\n")
-                beside.replace(path)
+                write_whole(path, json.dumps([asdict(run) for run in done.values()], indent=1) + "\n")
             found = done[arm, seed, steps]
             report(f"{arm}, seed {seed}", f"{found.accuracy:.3f} in {found.cpu_s:.0f} s of CPU")
     return list(done.values())
