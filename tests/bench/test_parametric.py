@@ -91,6 +91,7 @@ def test_adapters_erasure_and_every_form(words: list[str], tmp_path: Path) -> No
         "KV cube",
         "kNN",
         "MLP",
+        "LoRA, 4 epochs",
         "LoRA",
     ]
     assert found["forms"]["LoRA"]["seen"] >= found["forms"]["nothing"]["seen"]

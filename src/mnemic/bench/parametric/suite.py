@@ -170,10 +170,6 @@ def shown(measured: Any) -> str:
 
 def _forms_said(rows: dict[str, Any]) -> str:
     row = next(iter(rows.values()))
-    less = "" if row["facts"] < forms.MANY else (
-        f" The adapter is trained for {forms.MANY_EPOCHS} epochs, where twenty facts get "
-        f"{adapters.RECIPE.epochs}: so many facts would take three times as long."
-    )  # fmt: skip
     return (
         f"{row['facts']} invented facts; {row['asked']} of them, drawn once, are asked in a wording that was "
         "trained on and in one that was not; an answer is right when it ranks first among 20. Perplexity: of "
@@ -181,7 +177,9 @@ def _forms_said(rows: dict[str, Any]) -> str:
         "Processor seconds: to write it, and to read it for an answer of up to "
         f"{forms.ANSWER_TOKENS} tokens. Bytes are what it holds while mounted. A search puts "
         f"{forms.FOUND} texts into the prompt. After an erasure every form but text is written again from "
-        f"what remains, which costs what it cost.{less}"
+        "what remains, which costs what it cost. LoRA is trained by the default recipe "
+        f"({forms.RECIPE.epochs} epochs at most, {forms.RECIPE.batch} examples a step), and for a third of "
+        "that, 16 a step."
     )
 
 
