@@ -109,7 +109,7 @@ def test_text_and_ablation_on_a_tiny_model(tmp_path: Path, monkeypatch: pytest.M
     local, cache = learner(), tmp_path / "keys.safetensors"
     options = Compile(blocks=1, widen=1.0, epochs=2, learning_rate=5e-3)
     found = memories.text(local, TEXT * 120, TEXT * 9, cache, tokens=800, test_tokens=100, options=options)
-    assert cache.exists()
+    assert (tmp_path / "keys-3-3.safetensors").exists()  # of these layers
     assert found["keys"] == 800
     assert found["kNN, after the corpus"][0][0] == 0.0
     gain = memories.demands({"text": found})[0]

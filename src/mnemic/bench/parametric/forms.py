@@ -21,7 +21,6 @@ from mnemic.memory import open as open_memory
 from mnemic.models.hf import cache_keyword
 from mnemic.models.local import LocalModel
 from mnemic.parametric.gate import Gate
-from mnemic.parametric.mlp import Compile
 from mnemic.parametric.nearest import Search
 from mnemic.parametric.questions import Fact, choices
 from mnemic.parametric.scoring import perplexity, question_ids, rank_after
@@ -117,7 +116,7 @@ def _write(memory: Memory, ids: list[str], model: LocalModel, name: str) -> Any:
         options = Options(
             form="exact" if name == "kNN" else "mlp",
             search=Search(k=16, temperature=0.1, reach=REACH),
-            compile=Compile(epochs=6, precision="bfloat16"),
+            compile=replace(Options().compile, precision="bfloat16"),
             lam=0.8,
         )
         return memory.as_memory(ids, model, options=options)
