@@ -12,11 +12,11 @@ from mnemic.cube.errors import InvalidOption
 from mnemic.cube.model import MemCube
 from mnemic.cube.times import to_micros
 from mnemic.models.local import LocalModel
+from mnemic.parametric.bare import require_bare
 from mnemic.parametric.blend import Curve, Memory, curve
 from mnemic.parametric.blend_cube import load, store
 from mnemic.parametric.datastore import Taps, Text, build
 from mnemic.parametric.keeping import drop, look
-from mnemic.parametric.lora import require_bare
 from mnemic.parametric.lora_training import Example, Progress, examples, silent
 from mnemic.parametric.mlp import Compile, compile_memory, targets
 from mnemic.parametric.nearest import Search, nearest
