@@ -25,7 +25,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(adapters, "FACTS", 4)
     monkeypatch.setattr(adapters, "RECIPE", recipe())
     monkeypatch.setattr(adapters, "Gate", lambda **told: gate(**{"learned": 0.0, **told, "perplexity": 50.0}))
-    monkeypatch.setattr(forms, "RECIPE", recipe())
+    monkeypatch.setattr(forms, "RECIPES", dict.fromkeys(forms.RECIPES, recipe()))
     monkeypatch.setattr(forms, "UNRELATED_TOKENS", 64)
     monkeypatch.setattr(memories, "K", 8)
     monkeypatch.setattr(memories, "TEMPERATURES", (0.1, 1.0))
@@ -70,6 +70,17 @@ def test_parts_run_and_go_on_where_they_were(
     assert run([*words, "--report-only"])["facts"] == again["facts"]
     assert "## A growing datastore" in (tmp_path / "out" / "parametric.md").read_text()
     assert CliRunner().invoke(app, [*words, "--part", "magic"]).exit_code != 0
+
+
+def test_new_facts_are_told_apart_and_learned_layer_by_layer(words: list[str], tmp_path: Path) -> None:
+    found = run(words, "layers")["layers"]
+    assert [one["layer"] for one in found] == [2, 3]
+    for one in found:
+        assert 0 <= one["kNN"] <= 1
+        assert 0 <= one["MLP"] <= 1
+    report = (tmp_path / "out" / "parametric.md").read_text()
+    assert "## Where a compiled memory listens" in report
+    assert "| 2 of 4 | 50% |" in report
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ def parametric(
         list[str] | None,
         typer.Option(
             "--part",
-            help="adapters, erasure, forms, facts, text, ablation, cost; repeatable. Default: all.",
+            help="adapters, erasure, forms, facts, layers, text, ablation, cost; repeatable. Default: all.",
             show_default=False,
         ),
     ] = None,

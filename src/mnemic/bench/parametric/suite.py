@@ -13,13 +13,13 @@ from typing import Any, Final
 import torch
 
 from mnemic.bench.markdown import table
-from mnemic.bench.parametric import adapters, forms, memories
+from mnemic.bench.parametric import adapters, forms, listening, memories
 from mnemic.bench.parts import Parts
 from mnemic.cube.errors import InvalidFile
 from mnemic.models.fingerprint import library_version
 from mnemic.models.local import LocalModel
 
-PARTS: Final = ("adapters", "erasure", "forms", "facts", "text", "ablation", "cost")
+PARTS: Final = ("adapters", "erasure", "forms", "facts", "layers", "text", "ablation", "cost")
 Step = Callable[[str, str], None]
 
 
@@ -82,6 +82,9 @@ def run(
     found = {
         "facts": keep(
             "facts", "facts", partial(memories.facts, model, other, count=facts, seed=seeds[0], step=step)
+        ),
+        "layers": keep(
+            "layers", "layers", partial(listening.run, model, count=facts, seed=seeds[0], step=step)
         ),
         "text": keep(
             "text", "text", partial(memories.text, model, corpus, other, keys, tokens=tokens, step=step)
@@ -149,6 +152,8 @@ def markdown(found: dict[str, Any], command: str) -> str:
         parts += ["## Held-out text", _text_said(said), _text(said)]
     if said := found.get("facts"):
         parts += ["## New facts", _facts_said(said), _facts(said)]
+    if said := found.get("layers"):
+        parts += ["## Where a compiled memory listens", _layers_said(), _layers(said)]
     if said := found.get("ablation"):
         parts += ["## The two halves of the loss", _ablation_said(), _ablation(said)]
     if said := found.get("cost"):
@@ -263,6 +268,30 @@ def _facts(said: dict[str, Any]) -> str:
                 f"{said[name].get('bytes', 0):,}",
             ]
             for name in ("the model alone", "kNN", "MLP")
+        ],
+    )
+
+
+def _layers_said() -> str:
+    return (
+        "As many other facts. Share of unseen wordings after which the first token of the right name is the "
+        f"likeliest, at lambda {listening.LAM:g}, speaking everywhere: searched with the states of a layer "
+        "as keys, and compiled with them as input (the teacher's keys are the last layer's)."
+    )
+
+
+def _layers(rows: list[dict[str, Any]]) -> str:
+    return table(
+        ["layer", "depth", "kNN", "MLP", "compile s"],
+        [
+            [
+                f"{row['layer']} of {row['layers']}",
+                f"{row['layer'] / row['layers']:.0%}",
+                f"{row['kNN']:.2f}",
+                f"{row['MLP']:.2f}",
+                f"{row['compile_s']:.0f}",
+            ]
+            for row in rows
         ],
     )
 
