@@ -169,13 +169,16 @@ def test_what_one_model_has_learned_is_not_lost_to_another_unasked(
 
 
 @pytest.mark.slow
-def test_a_training_that_was_killed_leaves_nothing_behind(run: Run, vault: Path, model: Path) -> None:
+@pytest.mark.parametrize("form", ["lora", "mlp"])
+def test_a_training_that_was_killed_leaves_nothing_behind(
+    run: Run, vault: Path, model: Path, form: str
+) -> None:
     """And two at once do not disturb one another."""
     words = [sys.executable, "-m", "mnemic", "memory", "compile", "--vault", str(vault), "--user", "ana"]
-    words += ["--model", str(model), "--no-control"]
+    words += ["--model", str(model)]
     with mnemic.open(vault) as memory:
         folder = memory._parts.vault.blobs.folder
-    killed = subprocess.Popen([*words, "--epochs", "1000000"], stdout=subprocess.DEVNULL)
+    killed = subprocess.Popen([*words, "--form", form, "--epochs", "1000000"], stdout=subprocess.DEVNULL)
     time.sleep(12)
     assert killed.poll() is None
     killed.kill()
@@ -183,7 +186,7 @@ def test_a_training_that_was_killed_leaves_nothing_behind(run: Run, vault: Path,
     assert run("memory", "list", "--json", vault=vault).json == []
     assert folder is not None
     assert [one for one in folder.rglob("*") if one.is_file()] == []
-    both = [subprocess.Popen([*words, "--form", "exact", "--title", title]) for title in ("a", "b")]
+    both = [subprocess.Popen([*words, "--form", "mlp", "--title", title]) for title in ("a", "b")]
     assert [one.wait() for one in both] == [0, 0]
     found = run("memory", "list", "--json", vault=vault).json
     assert sorted(one["title"] for one in found) == ["a", "b"]
