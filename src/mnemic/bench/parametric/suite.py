@@ -182,9 +182,9 @@ def _forms_said(rows: dict[str, Any]) -> str:
         "Processor seconds: to write it, and to read it for an answer of up to "
         f"{forms.ANSWER_TOKENS} tokens. Bytes are what it holds while mounted. A search puts "
         f"{forms.FOUND} texts into the prompt. After an erasure every form but text is written again from "
-        "what remains, which costs what it cost. LoRA is trained by the default recipe "
-        f"({adapters.RECIPE.epochs} epochs at most, {adapters.RECIPE.batch} examples a step), and for a third "
-        "of that, 16 a step."
+        "what remains, which costs what it cost. LoRA is trained by the default recipe, at most "
+        f"{adapters.RECIPE.epochs} epochs of {adapters.RECIPE.batch} examples a step, and for a third of "
+        "that, 16 a step."
     )
 
 
