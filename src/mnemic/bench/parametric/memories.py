@@ -141,6 +141,8 @@ def ablation(
     tokens: int,
     test_tokens: int,
     seeds: Sequence[int],
+    mixes: Sequence[float] = MIXES,
+    own_words: bool = True,
     step: Step = lambda *_: None,
 ) -> dict[str, Any]:
     """The loss's two halves, alone and mixed, at one small budget: interpolated perplexity by seed."""
@@ -150,9 +152,11 @@ def ablation(
     after = _after(model, corpus, tokens, test_tokens, store)
     heard = hear(model, held_out, [store.input_path], tokens=test_tokens)
     found: dict[str, Any] = {}
-    for mix in MIXES:
+    for mix in mixes:
         for seed in seeds:
-            options = Compile(mix=mix, seed=seed, blocks=1, epochs=1, precision="bfloat16")
+            options = Compile(
+                mix=mix, seed=seed, blocks=1, epochs=1, precision="bfloat16", own_words=own_words
+            )
             made = compile_memory(model, store, told, options)
             lam = curve(model, made, after, lambdas=LAMBDAS).best
             got = curve(model, made, heard, lambdas=[lam])

@@ -79,6 +79,17 @@ def run(
         for name in forms.FORMS
     }
     keys = folder / f"keys-{tokens}.safetensors"
+    ablation = partial(
+        memories.ablation,
+        model,
+        corpus,
+        other,
+        folder / "keys-ablation.safetensors",
+        tokens=min(tokens, 6_400),
+        test_tokens=2_048,
+        seeds=range(3),
+        step=step,
+    )
     found = {
         "facts": keep(
             "facts", "facts", partial(memories.facts, model, other, count=facts, seed=seeds[0], step=step)
@@ -89,21 +100,8 @@ def run(
         "text": keep(
             "text", "text", partial(memories.text, model, corpus, other, keys, tokens=tokens, step=step)
         ),
-        "ablation": keep(
-            "ablation",
-            "ablation",
-            partial(
-                memories.ablation,
-                model,
-                corpus,
-                other,
-                folder / "keys-ablation.safetensors",
-                tokens=min(tokens, 6_400),
-                test_tokens=2_048,
-                seeds=range(3),
-                step=step,
-            ),
-        ),
+        "ablation": keep("ablation", "ablation", ablation),
+        "any word": keep("ablation", "any word", partial(ablation, mixes=(0.4,), own_words=False)),
         "cost": keep("cost", "cost", partial(memories.cost, model, sizes=memories.SIZES, step=step)),
     }
     found = {name: one for name, one in found.items() if one}
@@ -155,7 +153,8 @@ def markdown(found: dict[str, Any], command: str) -> str:
     if said := found.get("layers"):
         parts += ["## Where a compiled memory listens", _layers_said(), _layers(said)]
     if said := found.get("ablation"):
-        parts += ["## The two halves of the loss", _ablation_said(), _ablation(said)]
+        rows = said | {f"{mix}, any token": one for mix, one in found.get("any word", {}).items()}
+        parts += ["## The two halves of the loss", _ablation_said(), _ablation(rows)]
     if said := found.get("cost"):
         parts += ["## A growing datastore", _cost_said(), _cost(said)]
     return "\n\n".join(parts) + "\n"
@@ -299,7 +298,8 @@ def _layers(rows: list[dict[str, Any]]) -> str:
 def _ablation_said() -> str:
     return (
         "Interpolated perplexity of another text, lambda chosen on what follows the corpus; one block, one "
-        "epoch, at most 6,400 tokens. a = 0 is likelihood alone, a = 1 the retriever alone."
+        "epoch, at most 6,400 tokens. a = 0 is likelihood alone, a = 1 the retriever alone. Any token: not "
+        "only those that these texts hold."
     )
 
 
