@@ -37,8 +37,8 @@ def parametric(
 ) -> None:
     """Learned memories: are they real and reversible, good students, constant in cost, and erased?
 
-    Writes parametric.json and parametric.md to --out; a run that was stopped goes on where it was. Two hours of
-    one processor for everything. Exit code 1 when a demand is not met.
+    Writes parametric.json and parametric.md to --out; a run that was stopped goes on where it was. Two hours
+    of one processor for everything. Exit code 1 when a demand is not met.
 
     mnemic bench parametric --data DIR --part adapters --part forms
     """
