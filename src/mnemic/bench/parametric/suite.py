@@ -174,6 +174,11 @@ def shown(measured: Any) -> str:
 
 def _forms_said(rows: dict[str, Any]) -> str:
     row = next(iter(rows.values()))
+    recipes = "".join(
+        f" {name}: at most {one.epochs} epochs of {one.batch} examples a step."
+        for name, one in forms.RECIPES.items()
+        if name in rows
+    )
     return (
         f"{row['facts']} invented facts; {row['asked']} of them, drawn once, are asked in a wording that was "
         "trained on and in one that was not; an answer is right when it ranks first among 20. Perplexity: of "
@@ -181,9 +186,7 @@ def _forms_said(rows: dict[str, Any]) -> str:
         "Processor seconds: to write it, and to read it for an answer of up to "
         f"{forms.ANSWER_TOKENS} tokens. Bytes are what it holds while mounted. A search puts "
         f"{forms.FOUND} texts into the prompt. After an erasure every form but text is written again from "
-        "what remains, which costs what it cost. LoRA is trained by the default recipe, at most "
-        f"{adapters.RECIPE.epochs} epochs of {adapters.RECIPE.batch} examples a step, and for a third of "
-        "that, 16 a step."
+        f"what remains, which costs what it cost.{recipes}"
     )
 
 
