@@ -138,7 +138,8 @@ def one_step(
     """
     seed = options.seed * 1_000_003 + step
     torch.manual_seed(seed)  # for a layer that draws
-    tokens, labels = source.batch(options.batch, torch.Generator().manual_seed(seed))
+    generator = torch.Generator().manual_seed(seed)
+    tokens, labels = source.batch(options.batch, generator, step / options.steps)
     asked = (labels != ASK_NOTHING).sum()
     model.zero_grad(set_to_none=True)
     total = 0.0
