@@ -60,6 +60,24 @@ def test_a_text_has_to_settle_and_one_that_changes_starts_again(memory: mnemic.M
         assert "9000" in model.tokenizer.decode(mounted.kv.ids)
 
 
+def test_what_is_larger_than_the_shelf_is_built_once_and_takes_nobodys_place(memory: mnemic.Memory) -> None:
+    from mnemic.activation.kv_description import Description
+    from mnemic.scheduler.kv_promotion import KVShelf, Promotion
+
+    model = tiny_llama()
+    small = memory.list(user="ana")[0]
+    (large,) = memory.add("The locker code of the caretaker is 4711. " * 20, user="ana")
+    size = Description.of(memory.as_kv([small], model)).size
+    shelf = KVShelf(memory._parts.vault, model, Promotion(uses=1, window=9, settled=0, bytes=2 * size))
+    kept = shelf.use(small)
+    assert kept is not None
+    assert shelf.use(large) is None
+    read = shelf.tokens_read
+    assert [shelf.use(large) for _ in range(3)] == [None] * 3
+    assert shelf.tokens_read == read
+    assert shelf.use(small) == kept
+
+
 def test_the_file_of_the_first_is_not_counted_where_somebody_dropped_it(memory: mnemic.Memory) -> None:
     from mnemic.activation.kv_keeping import drop
     from mnemic.scheduler.kv_promotion import KVShelf, Promotion

@@ -65,6 +65,18 @@ def test_what_is_asked_for_while_it_runs_runs_again(vault: Vault) -> None:
     assert listed(vault) == []
 
 
+def test_what_is_asked_for_while_it_fails_for_the_last_time_is_tried_anew(vault: Vault) -> None:
+    ask(vault)
+    for attempt in range(MOST_ATTEMPTS):
+        at = 10 + attempt * LEASE
+        (job,) = lease(vault, at)  # and the process is killed
+    ask(vault, at=at)
+    with vault.database.write() as transaction:
+        jobs.failed(transaction, vault.tenant, job, "no", at)
+    (again,) = lease(vault, at)
+    assert (again.asked, again.attempts, again.dead) == (2, 1, False)
+
+
 def test_failures_wait_longer_and_longer_then_the_job_is_dead_until_somebody_runs_it(vault: Vault) -> None:
     ask(vault)
     at, waits = 10, []

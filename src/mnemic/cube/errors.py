@@ -36,7 +36,8 @@ MnemicError
 │   └── NetworkFileSystem     SQLite is not safe there
 ├── EmbedderMismatch          the vault's vectors come from another embedder
 ├── ModelError                an embedder or language model failed or answered badly
-│   └── UnusableAnswer        it answered, and not in the form that was asked for
+│   ├── UnusableAnswer        it answered, and not in the form that was asked for
+│   └── TextsRefused          an embedder fails on these texts and answers others
 ├── MemoryDivergedError       a memory that learns while it reads went wrong; it brings back a good state
 ├── NotLearned                a trained memory failed its tests and was not stored; it brings their report
 ├── ModelBusy                 another thread has memories mounted on this model
@@ -47,6 +48,7 @@ MnemicError
 └── MissingExtra              an optional part is not installed
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 
@@ -210,6 +212,17 @@ class ModelError(MnemicError):
 
 class UnusableAnswer(ModelError):
     """A model answered, and not in the form that was asked for."""
+
+
+class TextsRefused(ModelError):
+    """An embedder fails on these texts and answers others: they wait without a vector, found by their words.
+
+    `cubes` are their ids.
+    """
+
+    def __init__(self, message: str, *, cubes: Sequence[str]) -> None:
+        super().__init__(message)
+        self.cubes = tuple(cubes)
 
 
 class MemoryDivergedError(MnemicError, ArithmeticError):

@@ -51,6 +51,7 @@ class KVShelf:
         self._opened = to_datetime(now())
         self._seen: dict[str, tuple[str, int]] = {}  # text cube -> the version seen, and since which query
         self._kept: OrderedDict[str, MemCube] = OrderedDict()  # text cube -> KV cube, used longest ago first
+        self._too_large: dict[str, str] = {}  # text cube -> the version whose KV the shelf cannot hold
         self.tokens_read = 0  # by building
 
     @property
@@ -79,6 +80,8 @@ class KVShelf:
         return self._promote(cube) if self._is_due(cube) else None
 
     def _is_due(self, cube: MemCube) -> bool:
+        if self._too_large.get(cube.id) == cube.version_id:
+            return False
         settled = self._queries - self._seen[cube.id][1] >= self.policy.settled
         return settled and self._recent.count(cube.id) >= self.policy.uses
 
@@ -87,6 +90,9 @@ class KVShelf:
         told = Description.of(made)
         self.tokens_read += told.tokens
         self._kept[cube.id] = made
+        if told.size > self.policy.bytes:
+            self._too_large[cube.id] = cube.version_id
+            self._remove(cube.id)
         while self.resident_bytes > self.policy.bytes:
             self._remove(next(iter(self._kept)))
         return self._kept.get(cube.id)

@@ -152,10 +152,11 @@ def finish(vault: Vault) -> tuple[list[str], str | None]:
         rows = transaction.rows(_unfinished, {"t": vault.tenant})
     if not rows:
         return [], None
+    removed: list[str] = []
     try:
         names = b"".join(bytes(blobs) for _, blobs in rows)
         vault.blobs.remove([names[start : start + 32] for start in range(0, len(names), 32)])
-        removed = [str(path) for path in vault.database.remove_backups()]
+        removed += map(str, vault.database.remove_backups())
         if (waits_for := vault.database.reclaim()) is not None:
             return removed, waits_for
         with vault.database.write() as transaction:
@@ -164,7 +165,7 @@ def finish(vault: Vault) -> tuple[list[str], str | None]:
             )
             transaction.run(_drop_job, {"t": vault.tenant, "kind": FINISH})
     except VaultError as error:
-        return [], str(error)
+        return removed, str(error)
     return removed, None
 
 

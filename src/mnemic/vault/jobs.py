@@ -66,7 +66,7 @@ _release = Statement(
 )  # asked for again while it ran
 _put_off = Statement(
     sa.update(_job)
-    .where(*_named)
+    .where(*_named, _job.c.asked == _p("asked_"))
     .values(lease_until=0, run_after=_p("after"), dead=_p("dead_"), error=_p("error_"))
 )
 _revive = Statement(
@@ -144,12 +144,14 @@ def done(transaction: Transaction, tenant: str, job: Job) -> None:
 
 
 def failed(transaction: Transaction, tenant: str, job: Job, error: str, at: int) -> None:
-    """Put it off, or give it up after `MOST_ATTEMPTS`."""
+    """Put it off, or give it up after `MOST_ATTEMPTS`; one that was asked for again meanwhile starts anew."""
     wait = min(FIRST_WAIT << min(job.attempts - 1, 40), LONGEST_WAIT)
     dead = int(job.attempts >= MOST_ATTEMPTS)
     said = error[:MOST_ERROR_CHARS].encode("utf-8", "replace")
     named = {"t": tenant, "j": id_bytes(job.id)}
-    transaction.run(_put_off, {**named, "after": at + wait, "dead_": dead, "error_": said})
+    told = {"asked_": job.asked, "after": at + wait, "dead_": dead, "error_": said}
+    if not transaction.run(_put_off, {**named, **told}):
+        transaction.run(_release, named)
 
 
 def rerun(transaction: Transaction, tenant: str, job: str, at: int) -> bool:

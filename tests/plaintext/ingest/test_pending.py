@@ -14,6 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 import mnemic
+from mnemic.cube.errors import TextsRefused
 from mnemic.vault import check
 
 
@@ -57,22 +58,83 @@ def test_a_vector_of_what_was_erased_meanwhile_is_not_kept(database: str, whole:
 
 
 def test_an_embedder_that_raises_anything_is_asked_again_and_health_says_what_it_said(tmp_path: Path) -> None:
-    asked, answers = threading.Event(), threading.Event()
+    answers = threading.Event()
 
-    def fail_once(_: Sequence[str]) -> None:
-        if not asked.is_set():
-            asked.set()
+    def fail(_: Sequence[str]) -> None:
+        if not answers.is_set():
             raise RuntimeError("no route to the model")
-        answers.wait(10)
 
-    with mnemic.open(tmp_path / "ana.db", embedder=Remote(fail_once), derive=()) as memory:
+    with mnemic.open(tmp_path / "ana.db", embedder=Remote(fail), derive=()) as memory:
         memory.add("The cat is called Mochi.", user="ana")
-        assert asked.wait(5)
         wait_until(lambda: memory.health().last_error is not None)
         assert "no route to the model" in str(memory.health().last_error)
         answers.set()
         wait_until(lambda: not problems(memory))
         wait_until(lambda: memory.health().last_error is None)
+
+
+def refuse_long(texts: Sequence[str]) -> None:
+    if any(len(text) > 100 for text in texts):
+        raise ValueError("maximum context length exceeded")
+
+
+def test_a_text_that_the_embedder_refuses_does_not_keep_the_others_waiting(database: str) -> None:
+    asked: list[int] = []
+
+    def during(texts: Sequence[str]) -> None:
+        asked.append(len(texts))
+        refuse_long(texts)
+
+    with mnemic.open(database, embedder=Remote(during), derive=()) as memory:
+        memory._parts.pending.close()
+        texts = [f"Note {i}." for i in range(20)]
+        long = [memory.add("Tokyo, " * 30, user=user)[0] for user in ("ana", "ben")]
+        memory.add(texts, user="ana")
+        with pytest.raises(TextsRefused, match="maximum context length") as caught:
+            memory.flush()
+        assert set(caught.value.cubes) == {cube.id for cube in long}
+        assert len(asked) < 25, "halves of what failed, not every text by itself"
+        assert {problem.cube for problem in problems(memory)} <= {cube.id for cube in long}
+        assert memory.search("Tokyo", user="ana")[0].cube.id == long[0].id
+        memory.update(long[0].id, "Tokyo")
+        memory.erase(long[1].id)
+        assert memory.flush() == 1
+        assert problems(memory) == []
+
+
+def test_what_comes_after_a_refused_text_is_embedded_at_once_and_the_refused_one_not_asked_again(
+    tmp_path: Path,
+) -> None:
+    asked: list[str] = []
+
+    def during(texts: Sequence[str]) -> None:
+        asked.extend(texts)
+        refuse_long(texts)
+
+    with mnemic.open(tmp_path / "ana.db", embedder=Remote(during), derive=()) as memory:
+        (long,) = memory.add("Tokyo, " * 30, user="ana")
+        wait_until(lambda: "fails on 1 of the texts" in str(memory.health().last_error))
+        wait_until(lambda: sum("Tokyo" in text for text in asked) == 2)  # once more
+        time.sleep(0.1)
+        asked.clear()
+        memory.add("It rains in Porto.", user="ana")
+        wait_until(lambda: any("Porto" in text for text in asked))
+        memory.update(long.id, "The long text, shortened.")
+        wait_until(lambda: any("shortened" in text for text in asked))
+        wait_until(lambda: not problems(memory))
+        assert not any("Tokyo" in text for text in asked)
+
+
+def test_a_question_whose_vector_is_of_no_use_is_answered_by_words(tmp_path: Path) -> None:
+    class Broken(Remote):
+        def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+            return np.full((len(texts), self.dim), np.nan, np.float32)
+
+    with mnemic.open(tmp_path / "ana.db", embedder=Broken(), derive=()) as memory:
+        (cube,) = memory.add("It rains in Porto.", user="ana")
+        found = memory.search("Porto", user="ana")
+        assert [hit.cube.id for hit in found] == [cube.id]
+        assert "did not answer" in str(found.notes["dense"])
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")

@@ -8,6 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
+from mnemic.cube.errors import InvalidInput, ModelError, TextsRefused
 from mnemic.index.lexical import lexical_features
 from mnemic.models.base import Embedder, FloatArray, TokenEmbedder
 from mnemic.models.vectors import embed_checked
@@ -88,20 +89,29 @@ def vector_bytes(vectors: FloatArray) -> list[bytes]:
     return [row.tobytes() for row in vectors.astype(np.float16)]
 
 
+Make = Callable[[Sequence[Utterance]], Sequence[bytes]]
+PROBE = Utterance("yes", None)
+
+
 def embed_pending(
     vault: Vault,
     model: ModelRow,
-    make: Callable[[Sequence[Utterance]], Sequence[bytes]],
+    make: Make,
     progress: Progress | None = None,
     *,
     above: Mapping[int, int] | None = None,
+    refused: dict[tuple[int, int], int] | None = None,
 ) -> int:
     """Make the missing features of `model` for every live cube of the tenant; how many were made.
 
-    above: only in these spaces, each above a seq. Each batch is one transaction, so a run that is stopped
-    goes on where it was. O(versions looked at) in the database, O(cubes without the feature) here.
+    above: only in these spaces, each above a seq. Those that `make` fails on, while it answers others, are
+    raised as TextsRefused when the rest is done. refused: how often it failed on (space, seq), kept up to
+    date here; what failed twice is not asked for. What fails on everything is raised at once. Each batch is
+    one transaction, so a run that is stopped goes on where it was. O(versions looked at) in the database,
+    O(cubes without the feature) here; a refused text costs 2 log2(BATCH) small calls more.
     """
-    done = 0
+    done, strikes = 0, {} if refused is None else refused
+    failed: list[tuple[str, Exception]] = []
     with vault.snapshot() as snapshot:
         starts = {row.space: 0 for row in snapshot.spaces()} if above is None else above
         total = sum(snapshot.pending_count(space, model.number, after=seq) for space, seq in starts.items())
@@ -112,15 +122,44 @@ def embed_pending(
                 rows = snapshot.pending(space, model.number, after=after, limit=BATCH)
             if not rows:
                 break
-            data = make(
-                [utterance(cube.text, cube.header.recalled, speaker_of(cube.header)) for _, cube in rows]
-            )
-            vault.put_features(space, model.number, dict(zip((seq for seq, _ in rows), data, strict=True)))
             after = rows[-1][0]
-            done += len(rows)
+            asked = [(seq, cube) for seq, cube in rows if strikes.get((space, seq), 0) < 2]
+            said = [utterance(cube.text, cube.header.recalled, speaker_of(cube.header)) for _, cube in asked]
+            found: dict[int, bytes] = {}
+            for (seq, cube), data in zip(asked, _each(make, said), strict=True):
+                if isinstance(data, bytes):
+                    found[seq] = data
+                    strikes.pop((space, seq), None)
+                else:
+                    strikes[space, seq] = strikes.get((space, seq), 0) + 1
+                    failed.append((cube.id, data))
+            vault.put_features(space, model.number, found)
+            done += len(found)
             if progress:
                 progress(done, max(total, done))
+    if failed:
+        (first, error), cubes = failed[0], [cube for cube, _ in failed]
+        raise TextsRefused(
+            f"{model.name} fails on {len(cubes):,} of the texts and answers others: {first}: {error}. They "
+            "are found by their words alone; update() or erase() them, or reembed with another embedder",
+            cubes=cubes,
+        ) from error
     return done
+
+
+def _each(make: Make, said: Sequence[Utterance]) -> list[bytes | Exception]:
+    """The feature of each, or why there is none: halves of what failed are asked again, down to the text.
+
+    Raises what `make` raises if it does not answer a plain word either.
+    """
+    try:
+        return list(make(said)) if said else []
+    except (ModelError, InvalidInput) as error:
+        make([PROBE])
+        if len(said) == 1:
+            return [error]
+    middle = len(said) // 2
+    return _each(make, said[:middle]) + _each(make, said[middle:])
 
 
 def utterance(text: str, recalled: Sequence[tuple[int, int]], speaker: str | None) -> Utterance:

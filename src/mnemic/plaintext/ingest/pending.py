@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import threading
 
+from mnemic.cube.errors import TextsRefused
 from mnemic.plaintext.ingest.features import FeatureMaker, Progress, embed_pending
 from mnemic.vault.database import ForkSafeLock
 from mnemic.vault.vault import Vault
@@ -26,6 +27,7 @@ class PendingEmbeddings:
         self._maker = maker
         self._one_at_a_time, self._starting = ForkSafeLock(), ForkSafeLock()
         self.last_error: str | None = None
+        self._refused: dict[tuple[int, int], int] = {}  # how often the embedder failed on (space, seq)
         self._renew()
 
     def _renew(self) -> None:
@@ -50,11 +52,17 @@ class PendingEmbeddings:
     def flush(self, progress: Progress | None = None) -> int:
         """Embed all that is pending now, in this thread; how many.
 
-        Raises ModelError when the embedder fails.
+        Raises ModelError when the embedder fails; TextsRefused, when others are done, if on some alone.
         """
         with self._one_at_a_time:
-            done = embed_pending(self._vault, self._maker.dense, self._maker.embed, progress)
-        self.last_error = None
+            self._refused.clear()
+            return self._embed(progress)
+
+    def _embed(self, progress: Progress | None = None) -> int:
+        maker = self._maker
+        done = embed_pending(self._vault, maker.dense, maker.embed, progress, refused=self._refused)
+        if not self._refused:
+            self.last_error = None
         return done
 
     def close(self) -> None:
@@ -74,8 +82,13 @@ class PendingEmbeddings:
             if self._closing.is_set():
                 return
             try:
-                self.flush()
+                with self._one_at_a_time:
+                    self._embed()
                 wait = FIRST_WAIT_S
+            except TextsRefused as error:  # once more, then no more: others must not wait for them
+                self.last_error = str(error)
+                self._closing.wait(FIRST_WAIT_S)
+                self._work.set()
             except Exception as error:  # noqa: BLE001  # an embedder may raise anything; `health` says it
                 self.last_error = f"{type(error).__name__}: {error}"
                 self._closing.wait(wait)

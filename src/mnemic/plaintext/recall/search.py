@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from mnemic.cube.checks import require_count
-from mnemic.cube.errors import InvalidText, ModelError
+from mnemic.cube.errors import InvalidText, InvalidVector, ModelError
 from mnemic.cube.model import MemCube, Scope, Unset
 from mnemic.cube.reach import Reach
 from mnemic.governance.guard import Guard, Sight
@@ -213,12 +213,12 @@ class Recall:
         return parse_question(text, asked_at=moment, event=event, before_it=before_it, **asked)
 
     def _seen(self, texts: Sequence[str]) -> list[dict[str, Any]]:
-        """Texts as the embedder sees them: tokens, or a vector, or nothing where it does not answer."""
+        """Texts as the embedder sees them: tokens, or a vector, or nothing where its answer is of no use."""
         if isinstance(self._embedder, TokenEmbedder):
             return [{"tokens": tokens} for tokens in self._embedder.tokenize(texts)]
         try:
             vectors = embed_checked(self._embedder, texts, dim=self.cache.dim)
-        except ModelError:
+        except (ModelError, InvalidVector):
             return [{} for _ in texts]
         return [{"vector": vector} for vector in vectors]
 

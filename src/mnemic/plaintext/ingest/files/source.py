@@ -76,17 +76,17 @@ class Stream:
 
     def lines(self) -> Iterator[bytes]:
         """Lines without their end. Only `\\n` and `\\r\\n` end a line."""
-        rest = b""
+        begun: list[bytes] = []  # the parts so far of a line that no block has ended yet
         while block := self.read(1 << 18):
-            *whole, last = block.split(b"\n")
-            if whole:
-                yield (rest + whole[0]).removesuffix(b"\r")
-                for line in whole[1:]:
+            first, *others = block.split(b"\n")
+            begun.append(first)
+            if others:
+                yield b"".join(begun).removesuffix(b"\r")
+                *whole, last = others
+                for line in whole:
                     yield line.removesuffix(b"\r")
-                rest = last
-            else:
-                rest += last
-        if rest:
+                begun = [last]
+        if rest := b"".join(begun):
             yield rest.removesuffix(b"\r")
 
     def _guard(self, read: Callable[[], bytes]) -> bytes:
