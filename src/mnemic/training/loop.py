@@ -44,12 +44,17 @@ class Trained:
     resumed_at: int
 
 
-def build(model: ModelOptions, vocabulary: int, seed: int) -> StackForCausalLM:
-    """A stack with weights that are a function of the seed. Raises InvalidOption."""
-    config = StackConfig(
+def config_of(model: ModelOptions, vocabulary: int) -> StackConfig:
+    """What the stack is made of, every layer's options checked; no weights. Raises InvalidOption."""
+    return StackConfig(
         layers=list(model.layers), dim=model.dim, vocab_size=vocabulary, mlp_ratio=model.mlp_ratio,
         memory=model.memory, tie_word_embeddings=model.tie,
     )  # fmt: skip
+
+
+def build(model: ModelOptions, vocabulary: int, seed: int) -> StackForCausalLM:
+    """A stack with weights that are a function of the seed. Raises InvalidOption."""
+    config = config_of(model, vocabulary)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return StackForCausalLM(config)
