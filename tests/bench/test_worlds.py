@@ -226,4 +226,8 @@ def test_the_command_writes_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert "| imitation | 2 | 16 | HCAM |" in done.stdout
     assert "| reward | 2 | 16 | HCAM |" in done.stdout
     assert len(json.loads((tmp_path / "ballet-runs.json").read_text())) == 2
+    written = (tmp_path / "ballet.md").read_text()
+    for how in ("imitation", "reward"):  # what prints this very table
+        told = f'mnemic bench ballet --how {how} --dancers 2 --delay 16 --steps 4 --seeds 1 --arm "HCAM"'
+        assert f"\n{told}\n" in written
     assert CliRunner().invoke(app, ["bench", "ballet", "--how", "osmosis"]).exit_code != 0
