@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize, silu
 
-from mnemic.layers.conv import causal_conv, conv_once
+from mnemic.layers.conv import begin_conv, causal_conv, conv_once
 from mnemic.layers.heads import (
     GatedOutput,
     HeadOptions,
@@ -20,15 +20,20 @@ from mnemic.layers.heads import (
     split_heads,
 )
 from mnemic.layers.layer import MemoryLayer
+from mnemic.layers.options import option
 from mnemic.layers.recurrences import delta
 from mnemic.layers.state import LayerState
 
 
 @dataclass(frozen=True, kw_only=True)
 class DeltaOptions(HeadOptions):
-    """`conv`: tokens seen by the short convolutions of q, k and v, itself counted; published 4."""
+    """`conv`: tokens seen by the short convolutions of q, k and v, itself counted; published 4.
+
+    `gated`: a SiLU gate on what is read, beside its norm; published without.
+    """
 
     conv: int = 4
+    gated: bool = option(False, meaning=False)
 
     @property
     def channels(self) -> int:
@@ -51,8 +56,7 @@ class DeltaState(LayerState):
 class DeltaRule(MemoryLayer[DeltaState]):
     """S = S + β kᵀ (v - k S); o = q S, with q and k of unit length, β = sigmoid of a linear map of x.
 
-    Short convolutions and SiLU on q, k, v; RMS norm and SiLU gate on o, as published. State: key · value a
-    head.
+    Short convolutions and SiLU on q, k, v; RMS norm on o, as published. State: key · value a head.
     """
 
     name = "delta"
@@ -60,7 +64,7 @@ class DeltaRule(MemoryLayer[DeltaState]):
     State = DeltaState
     small: ClassVar[tuple[Mapping[str, Any], ...]] = (
         {"heads": 2, "chunk": 4},
-        {"key_dim": 3, "value_dim": 5, "conv": 1},
+        {"key_dim": 3, "value_dim": 5, "conv": 1, "gated": True},
     )
     dials: ClassVar[tuple[Mapping[str, Any], ...]] = ({"key_dim": 16}, {"key_dim": 8})
 
@@ -72,13 +76,14 @@ class DeltaRule(MemoryLayer[DeltaState]):
         self.qkv = nn.Linear(options.dim, options.channels, bias=False)
         self.conv = nn.Parameter(torch.empty(options.channels, options.conv))
         self.beta = nn.Linear(options.dim, self.heads, bias=False)
-        self.output = GatedOutput(dim=options.dim, heads=self.heads, value_dim=self.value_dim)
+        self.output = GatedOutput(
+            dim=options.dim, heads=self.heads, value_dim=self.value_dim, gated=options.gated
+        )
         DeltaRule.reset_parameters(self)
 
     def reset_parameters(self) -> None:
         """Weights of its own, as they begin; those of its modules reset themselves."""
-        width = self.conv.shape[1]
-        nn.init.uniform_(self.conv, -(width**-0.5), width**-0.5)
+        begin_conv(self.conv)
 
     def init_state(
         self, batch: int, *, dtype: torch.dtype | None = None, device: torch.device | str | None = None

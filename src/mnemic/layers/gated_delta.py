@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from mnemic.layers.delta import DeltaOptions, DeltaRule, DeltaState, per_head
+from mnemic.layers.options import option
+
+
+@dataclass(frozen=True, kw_only=True)
+class GatedDeltaOptions(DeltaOptions):
+    """Those of the delta rule; what is read is `gated`, as published."""
+
+    gated: bool = option(True, meaning=False)
 
 
 class GatedDeltaRule(DeltaRule):
     """S = a S; S = S + β kᵀ (v - k S); o = q S, with a = exp(-exp(A) softplus(W x + b)) a head."""
 
     name = "gated-delta"
+    Options: ClassVar[type[DeltaOptions]] = GatedDeltaOptions
 
     def __init__(self, options: DeltaOptions) -> None:
         super().__init__(options)
@@ -35,10 +46,14 @@ class GatedDeltaRule(DeltaRule):
 
 
 def reset_decay(rate: Tensor, bias: Tensor) -> None:
-    """log A and the bias of softplus(W x + b) as released: A from 1 to 16, the softplus from 0.001 to 0.1.
+    """log A and the bias of softplus(W x + b), one a head: A from 1 to 16, the softplus from 0.001 to 0.1.
 
-    Each uniform in its logarithm (softplus(log s) is s within 5 % there). A bias of 0 would keep half of the
-    memory at A = 1 and nothing at 16, token by token: too little to learn from.
+    The released range (softplus(log s) is s within 5 % there), heads spread evenly over it from slow to
+    fast, each at the middle of its part: 0.04 a token for one head. Drawn, as released, one of few heads may
+    begin by forgetting within a token. A bias of 0 would keep half at A = 1 and nothing at 16.
     """
-    nn.init.uniform_(rate, 0.0, math.log(16))
-    nn.init.uniform_(bias, math.log(1e-3), math.log(1e-1))
+    heads = rate.shape[0]
+    with torch.no_grad():
+        part = (torch.arange(heads, dtype=rate.dtype, device=rate.device) + 0.5) / heads
+        rate.copy_(part * math.log(16))
+        bias.copy_(math.log(1e-3) + part * math.log(1e-1 / 1e-3))

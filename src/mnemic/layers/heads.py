@@ -13,6 +13,7 @@ from mnemic.layers.options import LayerOptions, option, require_divisible
 from mnemic.layers.state import LayerSpec, LayerState, require_batch
 
 COUNTER_BYTES = 4  # of `seen`, a sequence
+OPEN = 1.2784645  # SiLU of it is 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,20 +111,30 @@ def counts_of(x: Tensor, valid: Tensor | None) -> Tensor:
 
 
 class GatedOutput(nn.Module):
-    """RMS norm of each head's read, times SiLU of a linear map of x, then a linear map back to `dim`."""
+    """RMS norm of each head's read, times SiLU of W x + b if `gated`, then a linear map back to `dim`.
 
-    def __init__(self, *, dim: int, heads: int, value_dim: int) -> None:
+    The gate begins open, W = 0 and SiLU(b) = 1. Published gates have no b and a W that is drawn: they begin
+    near zero, with a sign of each token's own, and recall waits until that is unlearned.
+    """
+
+    def __init__(self, *, dim: int, heads: int, value_dim: int, gated: bool = True) -> None:
         super().__init__()
         self.value_dim = value_dim
         self.scale = nn.Parameter(torch.ones(value_dim))
-        self.gate = nn.Linear(dim, heads * value_dim, bias=False)
+        self.gate = nn.Linear(dim, heads * value_dim) if gated else None
         self.out = nn.Linear(heads * value_dim, dim, bias=False)
+        self.reset_parameters()
 
     def reset_parameters(self) -> None:
+        """The norm and the gate; the output map resets itself."""
         nn.init.ones_(self.scale)
+        if self.gate is not None:
+            nn.init.zeros_(self.gate.weight)
+            nn.init.constant_(self.gate.bias, OPEN)
 
     def forward(self, read: Tensor, x: Tensor) -> Tensor:
         """read (batch, heads, [time,] value_dim) in the dtype of the sums, x (batch, [time,] dim)."""
         normed = rms_norm(read, (self.value_dim,), self.scale.to(read.dtype), 1e-6)
-        y: Tensor = self.out(join_heads(normed).to(x.dtype) * silu(self.gate(x)))
+        said = join_heads(normed).to(x.dtype)
+        y: Tensor = self.out(said if self.gate is None else said * silu(self.gate(x)))
         return y

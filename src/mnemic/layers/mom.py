@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import logsigmoid, normalize, pad, silu, softplus
 
 from mnemic.cube.errors import InvalidInput
-from mnemic.layers.conv import causal_conv
+from mnemic.layers.conv import begin_conv, causal_conv
 from mnemic.layers.gated_delta import reset_decay
 from mnemic.layers.heads import GatedOutput, full_precision, join_heads, silence
 from mnemic.layers.layer import MemoryLayer
@@ -71,15 +71,17 @@ class MixtureOfMemories(MemoryLayer[MoMState]):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Each map as nn.Linear begins, the convolution alike, the decay as in the gated delta rule.
+        """Each map as nn.Linear begins, the convolution and the decay as in the gated delta rule.
 
         Ours: all memories begin with the same keys and values. Queries are shared, so that otherwise each
         memory has to be found by them on its own, from its share of the tokens: far slower.
         """
         for name, weights in self.named_parameters(recurse=False):
-            if name not in ("rate", "decay_bias"):
-                bound = weights.shape[-1 if name == "conv" else -2] ** -0.5
+            if name not in ("rate", "decay_bias", "conv"):
+                bound = weights.shape[-2] ** -0.5
                 nn.init.uniform_(weights, -bound, bound)
+        if self.options.conv:
+            begin_conv(self.conv)
         with torch.no_grad():
             self.kv.copy_(self.kv[:1].expand_as(self.kv))
         if self.options.update == "gated_delta":

@@ -250,7 +250,7 @@ class StackForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
         if isinstance(module, nn.Embedding):
             nn.init.normal_(module.weight, std=self.config.initializer_range)
         elif callable(reset := getattr(module, "reset_parameters", None)):  # each layer knows its own
-            brought = [(p, p.detach().clone()) for p in module.parameters(recurse=False) if _is_loaded(p)]
+            brought = [(p, p.detach().clone()) for p in module.parameters() if _is_loaded(p)]
             reset()
             with no_grad():  # what a checkpoint brought stays, also where it brought a part only
                 for parameter, loaded in brought:

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mnemic.cube.errors import MemoryDivergedError
-from mnemic.layers.conv import causal_conv
+from mnemic.layers.conv import begin_conv, causal_conv
 from mnemic.layers.heads import counts_of, full_precision, split_heads
 from mnemic.layers.titans_rule import Fast, Gates, Weights, descend, evaluate, factors, squared_norm
 from mnemic.layers.titans_state import MemoryOptions, MemoryState, deviations, join_weights, rows
@@ -52,7 +52,7 @@ class LongTermMemory(nn.Module):
         for weight, deviation in zip(self.initial, deviations(self.options.shapes), strict=True):
             nn.init.normal_(weight, std=deviation)
         if self.conv is not None:
-            nn.init.uniform_(self.conv, -(self.options.conv**-0.5), self.options.conv**-0.5)
+            begin_conv(self.conv)
         most = self.options.chunk if self.options.bounded else 1
         small = min(0.27, 0.5 / self.options.chunk) * most  # a chunk begins with half of what it may move
         nn.init.constant_(self.step.bias, math.log(small / (1 - small)))
