@@ -230,4 +230,10 @@ def test_the_command_writes_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     for how in ("imitation", "reward"):  # what prints this very table
         told = f'mnemic bench ballet --how {how} --dancers 2 --delay 16 --steps 4 --seeds 1 --arm "HCAM"'
         assert f"\n{told}\n" in written
-    assert CliRunner().invoke(app, ["bench", "ballet", "--how", "osmosis"]).exit_code != 0
+    for words, said in (
+        (["--how", "osmosis"], "there is no way 'osmosis'. Known: 'imitation', 'reward'; 'none' for none"),
+        (["--arm", "HCAM, no"], "there is no arm 'HCAM, no'. Known: 'HCAM', 'HCAM, no convolution', "),
+    ):
+        refused = CliRunner().invoke(app, ["bench", "ballet", *words])
+        assert refused.exit_code == 2
+        assert said in " ".join(refused.stderr.split())

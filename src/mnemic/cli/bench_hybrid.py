@@ -74,7 +74,8 @@ def hybrid(
 
     arms = arm or list(ARMS)
     if unknown := sorted(set(arms) - ARMS.keys()):
-        raise InvalidOption(f"there is no choice {', '.join(unknown)}; there are {', '.join(ARMS)}")
+        known = ", ".join(repr(name) for name in ARMS)  # a name may hold a comma
+        raise InvalidOption(f"there is no choice {unknown[0]!r:.80}. Known: {known}")
     path = out / "hybrid-runs.json"
     if report_only:
         records = held(path)
