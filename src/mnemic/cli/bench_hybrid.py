@@ -80,6 +80,7 @@ def hybrid(
     if report_only:
         records = held(path)
     else:
+        out.mkdir(parents=True, exist_ok=True)
         options = TextOptions(
             train=train, held_out=held_out, vocabulary=vocabulary, length=length, repeats=repeats,
             passage=passage or None, grow=grow if passage else 0.0,
