@@ -63,15 +63,16 @@ def test_a_stream_goes_on_in_another_process(tmp_path: Path) -> None:
 def test_what_is_loaded_is_what_was_saved(case: Case, dtype: torch.dtype, tmp_path: Path) -> None:
     layer = case.layer(dtype)
     state = layer(stream(dtype=dtype))[1]
-    state.save(tmp_path / "state", about={"weights": "abc"})
-    for loaded in (load_state(tmp_path / "state"), layer.State.load(tmp_path / "state")):
+    path = tmp_path / "a new folder" / "state"
+    state.save(path, about={"weights": "abc"})
+    for loaded in (load_state(path), layer.State.load(path)):
         assert type(loaded) is type(state)
         assert_identical(loaded, state)
         layer.spec.require(loaded.spec)
         layer(stream(3, dtype=dtype), loaded)
-    layer.State.load(tmp_path / "state", about={"weights": "abc"})
+    layer.State.load(path, about={"weights": "abc"})
     with pytest.raises(IncompatibleMemory, match="weights"):
-        layer.State.load(tmp_path / "state", about={"weights": "other"})
+        layer.State.load(path, about={"weights": "other"})
     assert_identical(type(state).from_tensors(state.tensors(), state.spec), state)
 
 

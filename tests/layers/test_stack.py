@@ -196,7 +196,8 @@ def test_tied_weights_are_one_tensor_after_a_reload(tmp_path: Path) -> None:
 
 def test_what_cannot_work_is_refused() -> None:
     for wrong in (
-        {"layers": []}, {"layers": ["nothing"]}, {"layers": [{"window": 3}]}, {"mlp_ratio": -1},
+        {"layers": []}, {"layers": ["nothing"]}, {"layers": "window"}, {"layers": [{"window": 3}]},
+        {"mlp_ratio": -1},
         {"layers": [{"layer": "window", "windw": 3}]}, {"dim": 0}, {"vocab_size": 0},
     ):  # fmt: skip
         with pytest.raises(InvalidOption):

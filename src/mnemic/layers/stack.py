@@ -59,6 +59,8 @@ class StackConfig(PreTrainedConfig):  # type: ignore[misc]
         use_cache: bool = True,
         **kwargs: Any,
     ) -> None:
+        if isinstance(layers, str):
+            raise InvalidOption(f"layers is a list of names, such as [{layers!r:.80}]")
         self.layers = [entry if isinstance(entry, str) else dict(entry) for entry in layers]
         self.memory = memory if memory is None or isinstance(memory, str) else dict(memory)
         self.dim, self.vocab_size = dim, vocab_size

@@ -10,7 +10,6 @@ import dataclasses
 import json
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Final, Self
 
 import torch
@@ -22,7 +21,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from mnemic.cube.errors import IncompatibleMemory, InvalidFile, InvalidInput
 from mnemic.layers.layer import MemoryLayer
-from mnemic.layers.state import LayerSpec, LayerState, digest, read_file, read_header
+from mnemic.layers.state import LayerSpec, LayerState, digest, read_file, read_header, write_whole
 
 FORMAT: Final = "mnemic-stack-state-1"
 CACHE_NAME: Final = (
@@ -169,14 +168,8 @@ class StateCache(Cache):  # type: ignore[misc]
     def save(
         self, path: str | os.PathLike[str], model: torch.nn.Module, *, token_ids: Tensor | None = None
     ) -> None:
-        """Write a file, whole or not at all."""
-        path = Path(path)
-        beside = path.with_name(f"{path.name}.{os.getpid()}.part")
-        try:
-            beside.write_bytes(self.to_bytes(model, token_ids=token_ids))
-            os.replace(beside, path)
-        finally:
-            beside.unlink(missing_ok=True)
+        """Write a file, whole or not at all. Makes its folder. Raises OSError."""
+        write_whole(path, self.to_bytes(model, token_ids=token_ids))
 
 
 def require_specs(specs: Sequence[LayerSpec], layers: Sequence[MemoryLayer[Any]]) -> None:

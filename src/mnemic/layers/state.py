@@ -207,19 +207,28 @@ class LayerState:
         return cls.from_tensors(tensors, spec)
 
     def save(self, path: str | os.PathLike[str], *, about: Mapping[str, str] | None = None) -> None:
-        """Write a safetensors file, whole or not at all."""
-        path = Path(path)
-        beside = path.with_name(f"{path.name}.{os.getpid()}.part")
-        try:
-            beside.write_bytes(self.to_bytes(about=about))
-            os.replace(beside, path)
-        finally:
-            beside.unlink(missing_ok=True)
+        """Write a safetensors file, whole or not at all. Makes its folder. Raises OSError."""
+        write_whole(path, self.to_bytes(about=about))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, about: Mapping[str, str] | None = None) -> Self:
         """Read what `save` wrote. Raises NotFound too; `table.load_state` finds the class by itself."""
         return cls.from_bytes(read_file(path), about=about)
+
+
+def write_whole(path: str | os.PathLike[str], data: bytes) -> None:
+    """Replace a file by a written and synced one. Makes its folder."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        with open(beside, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 def read_file(path: str | os.PathLike[str]) -> bytes:

@@ -17,7 +17,7 @@ from safetensors.torch import save as bytes_of
 from torch import Tensor, nn
 
 from mnemic.cube.errors import InvalidFile, InvalidOption
-from mnemic.layers.state import digest, read_header
+from mnemic.layers.state import digest, read_header, write_whole
 
 FORMAT: Final = "mnemic-training-1"
 
@@ -128,20 +128,6 @@ def alone(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(held)
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Replace a file by a written and synced one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        with open(beside, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def _parameters(optimiser: torch.optim.Optimizer) -> list[Tensor]:

@@ -21,6 +21,7 @@ from torch.utils.hooks import RemovableHandle
 from mnemic.cube.errors import ModelError
 from mnemic.layers.slots import usage_of
 from mnemic.layers.stack import Block, StackConfig, StackForCausalLM
+from mnemic.layers.state import write_whole
 from mnemic.training import checkpoint
 from mnemic.training.optimise import clip, optimisers_of, rate_at
 from mnemic.training.options import LoopOptions, ModelOptions
@@ -116,7 +117,7 @@ def _train(
             if path is not None and (step % options.save_every == 0 or last or halt):
                 checkpoint.write(path, model, optimisers, step=step, settings=settings, history=history)
                 lines = "".join(json.dumps(row) + "\n" for row in history)
-                checkpoint.write_whole(path.with_name(LOG), lines.encode())
+                write_whole(path.with_name(LOG), lines.encode())
             progress(step, options.steps)
             if halt:
                 break

@@ -17,7 +17,7 @@ from typing import Any, Final
 from mnemic.bench.layers.training import mean_and_spread
 from mnemic.bench.markdown import table
 from mnemic.cube.errors import InvalidOption
-from mnemic.training.checkpoint import write_whole
+from mnemic.layers.state import write_whole
 from mnemic.training.loop import build, evaluate, one_step, train
 from mnemic.training.optimise import optimisers_of
 from mnemic.training.options import LoopOptions, ModelOptions
