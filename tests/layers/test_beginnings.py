@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.nn.functional import softplus
 
+from mnemic.cube.errors import IncompatibleMemory
 from mnemic.layers.layer import MemoryLayer
 from mnemic.layers.stack import StackConfig, StackForCausalLM
 from mnemic.layers.table import make
@@ -50,6 +51,22 @@ def test_a_state_of_the_delta_rule_is_the_same_with_a_gate_and_without() -> None
     other = with_weights_of(gated.double(), gated=False).float()
     _, state = gated.float()(x)
     torch.testing.assert_close(other(x, state)[1].memory, gated(x, state)[1].memory)
+
+
+@pytest.mark.parametrize("name", ["delta", "gated-delta", "mom"])
+def test_a_state_of_before_there_was_a_choice_goes_on_under_what_held_then(name: str) -> None:
+    """States were made behind a SiLU on queries and keys, and did not say so."""
+    torch.manual_seed(0)
+    then, now = make(name, dim=8, qk_silu=True), make(name, dim=8)
+    x = torch.randn(1, 5, 8)
+    _, state = then(x)
+    assert "qk_silu" not in state.spec.options
+    again = type(state).from_bytes(state.to_bytes())
+    torch.testing.assert_close(then(x, again)[0], then(x, state)[0])
+    with pytest.raises(IncompatibleMemory, match="qk_silu"):
+        now(x, state)
+    with pytest.raises(IncompatibleMemory, match="qk_silu"):
+        then(x, now(x)[1])
 
 
 @pytest.mark.parametrize("heads", [1, 4])

@@ -232,4 +232,4 @@ def test_a_checkpoint_that_lacks_a_weight_keeps_all_others(tmp_path: Path) -> No
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path)
     for name, weight in weights.items():
         assert torch.equal(loaded.state_dict()[name], weight), name
-    assert float(loaded.blocks[0].layer.conv.detach().abs().max()) <= 0.5
+    assert loaded.blocks[0].layer.conv.tolist() == [[0, 0, 0, 1]] * 24  # as it begins

@@ -29,10 +29,13 @@ from mnemic.layers.state import LayerState
 class DeltaOptions(HeadOptions):
     """`conv`: tokens seen by the short convolutions of q, k and v, itself counted; published 4.
 
-    `gated`: a SiLU gate on what is read, beside its norm; published without.
+    `gated`: a SiLU gate on what is read, beside its norm; published without. `qk_silu`: a SiLU on queries and
+    keys before they become unit vectors, as published for heads of 128 dimensions. It turns them into one
+    corner, so that in few dimensions writing one key erases others; ours without.
     """
 
     conv: int = 4
+    qk_silu: bool = option(False, before=True)
     gated: bool = option(False, meaning=False)
 
     @property
@@ -56,7 +59,7 @@ class DeltaState(LayerState):
 class DeltaRule(MemoryLayer[DeltaState]):
     """S = S + β kᵀ (v - k S); o = q S, with q and k of unit length, β = sigmoid of a linear map of x.
 
-    Short convolutions and SiLU on q, k, v; RMS norm on o, as published. State: key · value a head.
+    Short convolutions on q, k, v, SiLU on v, RMS norm on o. State: key · value a head.
     """
 
     name = "delta"
@@ -64,13 +67,13 @@ class DeltaRule(MemoryLayer[DeltaState]):
     State = DeltaState
     small: ClassVar[tuple[Mapping[str, Any], ...]] = (
         {"heads": 2, "chunk": 4},
-        {"key_dim": 3, "value_dim": 5, "conv": 1, "gated": True},
+        {"key_dim": 3, "value_dim": 5, "conv": 1, "gated": True, "qk_silu": True},
     )
     dials: ClassVar[tuple[Mapping[str, Any], ...]] = ({"key_dim": 16}, {"key_dim": 8})
 
     def __init__(self, options: DeltaOptions) -> None:
         super().__init__(options)
-        self.heads, self.chunk = options.heads, options.chunk
+        self.heads, self.chunk, self.qk_silu = options.heads, options.chunk, options.qk_silu
         self.key_dim, self.value_dim = options.key_size, options.value_size
         self.sizes = [self.heads * self.key_dim, self.heads * self.key_dim, self.heads * self.value_dim]
         self.qkv = nn.Linear(options.dim, options.channels, bias=False)
@@ -128,9 +131,11 @@ class DeltaRule(MemoryLayer[DeltaState]):
 
     def _heads_of(self, near: Tensor, state: DeltaState) -> tuple[Tensor, Tensor, Tensor]:
         q, k, v = (
-            split_heads(part, self.heads) for part in silu(near).to(state.memory.dtype).split(self.sizes, -1)
+            split_heads(part, self.heads) for part in near.to(state.memory.dtype).split(self.sizes, -1)
         )
-        return normalize(q, dim=-1), normalize(k, dim=-1), v
+        if self.qk_silu:
+            q, k = silu(q), silu(k)
+        return normalize(q, dim=-1), normalize(k, dim=-1), silu(v)
 
     def _gates(self, x: Tensor, state: DeltaState) -> tuple[Tensor, Tensor | None]:
         """β and the log decay, each (batch, heads[, time]); no decay here."""

@@ -42,7 +42,7 @@ class MixtureOfMemories(MemoryLayer[MoMState]):
     small: ClassVar[tuple[Mapping[str, Any], ...]] = (
         {"heads": 2, "chunk": 4},
         {"update": "linear", "topk": 1, "conv": 0, "gated": False, "key_dim": 3, "value_dim": 5},
-        {"update": "delta", "memories": 2, "shared": False, "conv": 2},
+        {"update": "delta", "memories": 2, "shared": False, "conv": 2, "qk_silu": True},
         {"update": "gla", "memories": 3, "topk": 2, "slowness": 2.0, "chunk": 4},
         {"update": "retention", "single_kv": True, "heads": 2},
     )
@@ -305,7 +305,6 @@ class MixtureOfMemories(MemoryLayer[MoMState]):
         valid = torch.arange(time, device=x.device) < counts.flatten().unsqueeze(1)
         if o.conv:
             near, tail = causal_conv(near, self.conv.to(near.dtype), tail, counts.flatten())
-            near = silu(near)
         q, k, v = self._heads_of(near.to(state.memory.dtype))
         gates = {name: gate.flatten(0, 1) for name, gate in self._gates(project, state.memory.dtype).items()}
         if strength is not None:
@@ -351,7 +350,7 @@ class MixtureOfMemories(MemoryLayer[MoMState]):
         near = torch.cat([q, project(self.kv)], -1)
         if o.conv:
             along = torch.cat([tail, near.unsqueeze(-2).to(tail.dtype)], -2)
-            near, tail = silu((along.to(near.dtype).mT * self.conv).sum(-1)), along[..., 1:, :]
+            near, tail = (along.to(near.dtype).mT * self.conv).sum(-1), along[..., 1:, :]
         q, k, v = (part.squeeze(-2) for part in self._heads_of(near.to(memory.dtype).unsqueeze(-2)))
         gates = self._gates(project, memory.dtype)
         with full_precision(q.device):
@@ -374,7 +373,9 @@ class MixtureOfMemories(MemoryLayer[MoMState]):
             part.unflatten(-1, (o.heads, -1)).transpose(-2, -3)
             for part in near.split([keys, keys, o.heads * o.value_size], -1)
         )
-        return normalize(q, dim=-1), normalize(k, dim=-1), v
+        if o.conv and o.qk_silu:
+            q, k = silu(q), silu(k)
+        return normalize(q, dim=-1), normalize(k, dim=-1), silu(v) if o.conv else v
 
     def _gates(self, project: Project, precise: torch.dtype) -> dict[str, Tensor]:
         """β and log decay of what `project` maps, if the update has them: (…, heads[, key_dim])."""
