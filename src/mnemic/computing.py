@@ -145,18 +145,22 @@ class Computing:
         *,
         recipe: Recipe | None = None,
         gate: Gate | None = None,
+        for_another_model: bool = False,
         progress: TrainingProgress | None = None,
     ) -> MemCube:
         """A new adapter or memory from what this one's sources say now, in its place.
 
-        recipe, gate: of an adapter. Costs and errors: mnemic.transform.retraining.retrain.
+        recipe, gate: of an adapter. for_another_model: the model may be another than before. Costs and
+        errors: mnemic.transform.retraining.retrain.
         """
         require_extra("torch", extra="parametric")
         from mnemic.transform.retraining import retrain
 
         told = {} if progress is None else {"progress": progress}
         id = learned if isinstance(learned, str) else learned.id
-        return retrain(self._vault, id, model, recipe=recipe, gate=gate, **told)
+        return retrain(
+            self._vault, id, model, recipe=recipe, gate=gate, for_another_model=for_another_model, **told
+        )
 
     @governed
     def as_text(self, adapter: str | MemCube, model: LocalModel | None = None) -> Spoken:

@@ -68,5 +68,9 @@ def test_the_command_writes_a_table(folder: Path, tmp_path: Path) -> None:
     assert (tmp_path / "hybrid.md").read_text().strip() == done.stdout.strip()
     again = ["bench", "hybrid", "--data", str(folder), "--report-only", "--out", str(tmp_path)]
     assert row in CliRunner().invoke(app, again).stdout
+    (tmp_path / "file").write_text("")  # is no folder; said before anything is read or trained
+    (tmp_path / "valid.txt").write_bytes(b"\xff\xfe\x00")
+    nowhere = ["bench", "hybrid", "--data", str(tmp_path), "--out", str(tmp_path / "file")]
+    assert str(tmp_path / "file") in CliRunner().invoke(app, nowhere).stderr.replace("\n", "")
     for wrong in ([*again, "--arm", "mom"], ["bench", "hybrid", "--data", str(folder), "--arm", "none"]):
         assert CliRunner().invoke(app, wrong).exit_code == 2

@@ -25,7 +25,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(adapters, "FACTS", 4)
     monkeypatch.setattr(adapters, "RECIPE", recipe())
     monkeypatch.setattr(adapters, "Gate", lambda **told: gate(**{"learned": 0.0, **told, "perplexity": 50.0}))
-    monkeypatch.setattr(forms, "RECIPE", recipe())
+    monkeypatch.setattr(forms, "RECIPES", dict.fromkeys(forms.RECIPES, recipe()))
     monkeypatch.setattr(forms, "UNRELATED_TOKENS", 64)
     monkeypatch.setattr(memories, "K", 8)
     monkeypatch.setattr(memories, "TEMPERATURES", (0.1, 1.0))
@@ -72,6 +72,17 @@ def test_parts_run_and_go_on_where_they_were(
     assert CliRunner().invoke(app, [*words, "--part", "magic"]).exit_code != 0
 
 
+def test_new_facts_are_told_apart_and_learned_layer_by_layer(words: list[str], tmp_path: Path) -> None:
+    found = run(words, "layers")["layers"]
+    assert [one["layer"] for one in found] == [2, 3]
+    for one in found:
+        assert 0 <= one["kNN"] <= 1
+        assert 0 <= one["MLP"] <= 1
+    report = (tmp_path / "out" / "parametric.md").read_text()
+    assert "## Where a compiled memory listens" in report
+    assert "| 2 of 4 | 50% |" in report
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("small")
 def test_adapters_erasure_and_every_form(words: list[str], tmp_path: Path) -> None:
@@ -91,6 +102,7 @@ def test_adapters_erasure_and_every_form(words: list[str], tmp_path: Path) -> No
         "KV cube",
         "kNN",
         "MLP",
+        "LoRA, 4 epochs",
         "LoRA",
     ]
     assert found["forms"]["LoRA"]["seen"] >= found["forms"]["nothing"]["seen"]
@@ -108,7 +120,7 @@ def test_text_and_ablation_on_a_tiny_model(tmp_path: Path, monkeypatch: pytest.M
     local, cache = learner(), tmp_path / "keys.safetensors"
     options = Compile(blocks=1, widen=1.0, epochs=2, learning_rate=5e-3)
     found = memories.text(local, TEXT * 120, TEXT * 9, cache, tokens=800, test_tokens=100, options=options)
-    assert cache.exists()
+    assert (tmp_path / "keys-3-3.safetensors").exists()  # of these layers
     assert found["keys"] == 800
     assert found["kNN, after the corpus"][0][0] == 0.0
     gain = memories.demands({"text": found})[0]

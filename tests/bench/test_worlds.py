@@ -226,4 +226,14 @@ def test_the_command_writes_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert "| imitation | 2 | 16 | HCAM |" in done.stdout
     assert "| reward | 2 | 16 | HCAM |" in done.stdout
     assert len(json.loads((tmp_path / "ballet-runs.json").read_text())) == 2
-    assert CliRunner().invoke(app, ["bench", "ballet", "--how", "osmosis"]).exit_code != 0
+    written = (tmp_path / "ballet.md").read_text()
+    for how in ("imitation", "reward"):  # what prints this very table
+        told = f'mnemic bench ballet --how {how} --dancers 2 --delay 16 --steps 4 --seeds 1 --arm "HCAM"'
+        assert f"\n{told}\n" in written
+    for words, said in (
+        (["--how", "osmosis"], "there is no way 'osmosis'. Known: 'imitation', 'reward'; 'none' for none"),
+        (["--arm", "HCAM, no"], "there is no arm 'HCAM, no'. Known: 'HCAM', 'HCAM, no convolution', "),
+    ):
+        refused = CliRunner().invoke(app, ["bench", "ballet", *words])
+        assert refused.exit_code == 2
+        assert said in " ".join(refused.stderr.split())

@@ -13,7 +13,7 @@ from learners import ALL_MAPS, STATEMENTS, learner
 from terminal import Run
 
 import mnemic
-from language_models import needs_torch
+from language_models import needs_torch, tiny_llama
 
 pytestmark = needs_torch
 pytest.importorskip("peft")
@@ -125,14 +125,60 @@ def test_what_cannot_be_is_refused(run: Run, vault: Path, model: Path) -> None:
     assert "was not stored" in failed.err
 
 
+def test_options_of_another_form_are_refused_and_not_ignored(run: Run, vault: Path, model: Path) -> None:
+    words = ["memory", "compile", "--model", model]
+    for given, named in (
+        (["--form", "exact", "--epochs", "3"], "--epochs: not for a memory of the form exact"),
+        (["--form", "mlp", "--rank", "4", "--no-control"], "--rank and --control: not for"),
+        (["--form", "lora", "--text", vault], "--text: not for a memory of the form lora"),
+        (["--form", "magic"], "must be one of lora, exact, ivfpq, mlp, not 'magic'"),
+    ):
+        said = run(*words, *given, vault=vault)
+        assert said.code == 2
+        assert named in " ".join(said.err.replace("│", "").split())
+    assert run("memory", "list", "--json", vault=vault).json == []
+    made = run(*words, "--form", "mlp", "--epochs", "2", "--json", vault=vault).json
+    assert made["recipe"]["options"]["compile"]["epochs"] == 2
+    refused = run("memory", "tune", made["id"], "--epochs", "3", "--model", model, vault=vault)
+    assert refused.code == 2
+    assert run("memory", "list", "--json", vault=vault).json[0]["id"] == made["id"]
+
+
+def test_what_one_model_has_learned_is_not_lost_to_another_unasked(
+    run: Run, vault: Path, model: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    tiny_llama(seed=1).model.save_pretrained(other)
+    learner().tokenizer.save_pretrained(other)
+    made = run("memory", "compile", "--form", "exact", "--model", model, "--json", vault=vault).json
+    for words in (
+        ["memory", "tune", made["id"], "--model", other],
+        ["chat", "--model", other, "--memory", made["id"]],
+    ):
+        refused = run(*words, vault=vault, input="hi\n")
+        assert refused.code == 2
+        assert "other weights" in refused.err
+    assert "--yes" in run("memory", "tune", made["id"], "--model", other, vault=vault).err
+    assert run("memory", "list", "--json", vault=vault).json[0]["id"] == made["id"]
+    tuned = run("memory", "tune", made["id"], "--model", other, "--yes", "--json", vault=vault).json
+    assert [one["id"] for one in run("memory", "list", "--json", vault=vault).json] == [tuned["id"]]
+    for words in (["inspect"], ["drop"], ["tune", "--model", other]):
+        gone = run("memory", words[0], made["id"], *words[1:], vault=vault)
+        assert gone.code == 2
+        assert "was dropped" in gone.err
+
+
 @pytest.mark.slow
-def test_a_training_that_was_killed_leaves_nothing_behind(run: Run, vault: Path, model: Path) -> None:
+@pytest.mark.parametrize("form", ["lora", "mlp"])
+def test_a_training_that_was_killed_leaves_nothing_behind(
+    run: Run, vault: Path, model: Path, form: str
+) -> None:
     """And two at once do not disturb one another."""
     words = [sys.executable, "-m", "mnemic", "memory", "compile", "--vault", str(vault), "--user", "ana"]
-    words += ["--model", str(model), "--no-control"]
+    words += ["--model", str(model)]
     with mnemic.open(vault) as memory:
         folder = memory._parts.vault.blobs.folder
-    killed = subprocess.Popen([*words, "--epochs", "1000000"], stdout=subprocess.DEVNULL)
+    killed = subprocess.Popen([*words, "--form", form, "--epochs", "1000000"], stdout=subprocess.DEVNULL)
     time.sleep(12)
     assert killed.poll() is None
     killed.kill()
@@ -140,7 +186,7 @@ def test_a_training_that_was_killed_leaves_nothing_behind(run: Run, vault: Path,
     assert run("memory", "list", "--json", vault=vault).json == []
     assert folder is not None
     assert [one for one in folder.rglob("*") if one.is_file()] == []
-    both = [subprocess.Popen([*words, "--form", "exact", "--title", title]) for title in ("a", "b")]
+    both = [subprocess.Popen([*words, "--form", "mlp", "--title", title]) for title in ("a", "b")]
     assert [one.wait() for one in both] == [0, 0]
     found = run("memory", "list", "--json", vault=vault).json
     assert sorted(one["title"] for one in found) == ["a", "b"]

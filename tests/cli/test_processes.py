@@ -18,6 +18,7 @@ import pytest
 from terminal import lines, own_environment
 
 import mnemic
+from language_models import needs_torch, tiny_llama
 
 Start = Callable[..., "subprocess.Popen[bytes]"]
 POSIX = pytest.mark.skipif(os.name != "posix", reason="signals and pseudo-terminals are POSIX")
@@ -146,7 +147,9 @@ def _read(terminal: int) -> bytes:
         return b""
 
 
-def on_a_terminal(folder: Path, typed: Sequence[bytes], *words: object) -> tuple[int, str]:
+def on_a_terminal(
+    folder: Path, typed: Sequence[bytes], *words: object, prompted: str = "» "
+) -> tuple[int, str]:
     """Run a command on a pseudo-terminal, typing at each prompt; its exit code and all that was shown."""
     import pty
 
@@ -158,7 +161,9 @@ def on_a_terminal(folder: Path, typed: Sequence[bytes], *words: object) -> tuple
     shown, rest, seen = b"", list(typed), 0
     while part := _read(mine):
         shown += part
-        prompt = shown.find("» ".encode(), seen)  # a prompt may arrive in two parts, or with more behind it
+        prompt = shown.find(
+            prompted.encode(), seen
+        )  # a prompt may arrive in two parts, or with more behind it
         if rest and prompt >= 0:
             seen = prompt + 1
             os.write(mine, rest.pop(0))
@@ -189,6 +194,33 @@ def test_a_question_loop_on_a_terminal(tmp_path: Path, vault: Path, last: bytes)
     assert "Ask something." in shown
     assert "I am allergic to walnuts." in shown
     assert "a model would see" in shown
+
+
+@POSIX
+@needs_torch
+@pytest.mark.slow
+def test_another_model_takes_a_learned_memory_over_only_when_the_answer_is_yes(tmp_path: Path) -> None:
+    from learners import STATEMENTS, learner
+
+    from mnemic.models.registry import load_model
+    from mnemic.transform.text_to_memory import Options
+
+    path = tmp_path / "a.db"
+    for name, model in (("one", learner()), ("two", tiny_llama(seed=1))):
+        model.model.save_pretrained(tmp_path / name)
+        model.tokenizer.save_pretrained(tmp_path / name)
+    with mnemic.open(path) as memory:
+        ids = [memory.add(text, user="ana")[0].id for text in STATEMENTS]
+        one = load_model(str(tmp_path / "one"))
+        old = memory.as_memory(ids, one, options=Options(form="exact"))
+    words = ("memory", "tune", old.id, "--model", tmp_path / "two", "--vault", path)
+    for answer, left in ((b"n\n", "one"), (b"y\n", "two")):
+        code, shown = on_a_terminal(tmp_path, [answer], *words, prompted="[y/N]: ")
+        assert "would lose it" in shown
+        assert (code == 0) is (left == "two")
+        with mnemic.open(path) as memory:
+            (kept,) = memory.list(user="ana", where={"kind": "parametric"})
+            assert json.loads(kept.payload)["model"].endswith(left)
 
 
 @POSIX

@@ -117,3 +117,12 @@ def test_what_is_wrong_is_said_and_nothing_written(
     assert refused.code == 2
     assert said in " ".join(refused.err.split())
     assert not (tmp_path / "out").exists()
+
+
+def test_a_wrong_layer_is_refused_before_the_text_is_read(run: Run, tmp_path: Path) -> None:
+    """A long text takes minutes to become tokens; a misspelt name need not wait for it."""
+    (tmp_path / "not-utf-8.txt").write_bytes(b"\xff\xfe\x00")
+    said = run("train", "lm", "--data", tmp_path, "--layer", "windoww", "--out", tmp_path / "out")
+    assert said.code == 2
+    assert "no layer 'windoww'" in said.err
+    assert "not-utf-8" not in said.err

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import mnemic
+from language_models import needs_torch
 from mnemic.cube.errors import VaultFull
 
 pytestmark = pytest.mark.skipif(
@@ -94,6 +95,33 @@ def test_no_room_for_a_new_one(disk: Path) -> None:
     (disk / "ballast").unlink()
     with mnemic.open(disk / "a.db") as memory:
         memory.add("Now.", user="ana")
+
+
+@needs_torch
+def test_what_was_learned_stays_until_there_is_room_for_what_takes_its_place(disk: Path) -> None:
+    from learners import STATEMENTS, learner
+
+    from mnemic.parametric.keeping import listing
+    from mnemic.parametric.nearest import Search
+    from mnemic.transform.text_to_memory import Options
+
+    options = Options(form="exact", search=Search(k=4, temperature=0.1))
+    with mnemic.open(disk / "a.db") as memory:
+        ids = [memory.add(text, user="ana")[0].id for text in STATEMENTS]
+        old = memory.as_memory(ids, learner(), options=options)
+        with (disk / "ballast").open("wb", buffering=0) as ballast:
+            assert 0 < ballast.write(bytes(8 << 20)) < 4 << 20  # as much as there is room for
+        with pytest.raises(VaultFull, match="free some space"):
+            memory.retrain(old, learner())
+        assert [one.cube.id for one in listing(memory._parts.vault)] == [old.id]
+        with memory.mount(learner(), old) as mounted:
+            mounted.answer("What is the code of Ida?", max_tokens=2)
+        (disk / "ballast").unlink()
+        made = memory.retrain(old, learner())
+        assert [one.cube.id for one in listing(memory._parts.vault)] == [made.id]
+        folder = memory._parts.vault.blobs.folder
+        assert folder is not None
+        assert len([one for one in folder.rglob("*") if one.is_file()]) == 1  # no half-written one
 
 
 @pytest.mark.parametrize("name", ["a.db", "new.db"])

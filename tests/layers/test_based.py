@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
+from torch.nn.functional import pad
 
 from mnemic.cube.errors import IncompatibleMemory, InvalidOption
+from mnemic.layers.base_conv import BaseConv
 from mnemic.layers.based import BasedOptions, pattern, plan
 from mnemic.layers.linear_attention import LinearAttention
-from mnemic.layers.stack import StackConfig
+from mnemic.layers.stack import StackConfig, StackForCausalLM
 from mnemic.layers.table import make
 from mnemic.layers.taylor import TaylorLinearAttention, TaylorOptions, features
 from mnemic.layers.window import SlidingWindow
@@ -131,3 +134,25 @@ def test_the_published_stack() -> None:
     assert [i for i, name in enumerate(names) if name == "window"] == [2, 7, 12, 17, 22]
     assert names.count("base-conv") == 17
     assert StackConfig(layers=pattern(7), dim=16).num_hidden_layers == 7
+
+
+@pytest.mark.parametrize("gate", [0.5, 1.0])
+def test_an_open_gate_lets_the_tokens_before_through_from_the_start(gate: float) -> None:
+    layer = make("base-conv", dim=16, gate=gate)
+    assert isinstance(layer, BaseConv)
+    with torch.no_grad():
+        layer.project.weight.zero_()  # what is left is the gate
+    x = torch.randn(2, 9, 16)
+    near = (pad(x, (0, 0, 2, 0)).unfold(1, 3, 1) * layer.conv).sum(-1)
+    torch.testing.assert_close(layer(x)[0], gate * near + x)
+
+
+def test_a_gate_that_was_trained_is_not_opened_again_by_loading(tmp_path: Path) -> None:
+    model = StackForCausalLM(StackConfig(layers=[{"layer": "base-conv", "gate": 1.0}], dim=8, vocab_size=9))
+    layer = model.memory_layers()[0]
+    assert isinstance(layer, BaseConv)
+    with torch.no_grad():
+        layer.project.bias.copy_(torch.arange(8.0))
+    model.save_pretrained(tmp_path)
+    loaded = StackForCausalLM.from_pretrained(tmp_path).memory_layers()[0]
+    assert torch.equal(loaded.project.bias, layer.project.bias)

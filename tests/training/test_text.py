@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from mnemic.cube.errors import InvalidFile, InvalidOption, NotFound
-from mnemic.training.options import TextOptions
-from mnemic.training.text import CUE, Text, read_text
+from mnemic.training.options import CUE, TextOptions
+from mnemic.training.text import Text, read_text
 
 STORY = "".join(f"In year {n} the ship of Captain {name} came to Porto. Ünïcode {n}.\n" for n, name in
                 ((n, ("Ana", "Tom", "Eva")[n % 3]) for n in range(400)))  # fmt: skip
@@ -75,6 +75,56 @@ def test_repeats_say_the_first_half_again(folder: Path) -> None:
     assert torch.equal(held[9:, :8], held[:9:2, :8])
 
 
+def test_passages_are_said_again_and_again_and_grow_while_they_are_learned(folder: Path) -> None:
+    made = text(folder, length=64, repeats=0.25, passage=4, grow=0.5)
+
+    def passages(done: float) -> list[int]:
+        """Tokens after which each sequence says itself again; 64 where it does not."""
+        tokens, labels = made.batch(200, torch.Generator().manual_seed(1), done)
+        assert torch.equal(tokens[:, 1:], labels[:, :-1])
+        return [next((p for p in range(2, 40) if torch.equal(row[p:], row[:-p])), 64) for row in tokens]
+
+    first, middle, last = passages(0.0), passages(0.25), passages(0.5)
+    assert max(first) <= 8
+    assert min(first) >= 4
+    assert 8 < max(p for p in middle if p < 64) <= 16
+    assert sum(p < 64 for p in middle) / 200 == pytest.approx(0.625, abs=0.1)
+    assert 24 < max(p for p in last if p < 64) <= 32
+    assert sum(p < 64 for p in last) / 200 == pytest.approx(0.25, abs=0.1)
+    assert passages(1.0) == last
+
+
+def test_recall_is_reported_for_passages_of_each_length(folder: Path) -> None:
+    made = text(folder, length=64, repeats=0.5, passage=4)
+    batches = list(made.held_out(100))
+    tokens, labels = batches[0]
+    plain = tokens.shape[0] - 3 * 5
+    for size, rows in zip((8, 16, 32), tokens[plain:].split(5), strict=True):
+        assert torch.equal(rows[:, size:], rows[:, :-size])
+        assert torch.equal(rows[:, :size], tokens[:plain:2, :size])
+    right = torch.zeros(tokens.shape, dtype=torch.bool)
+    right[plain : plain + 5, 8 + CUE - 1 :] = True
+    right[plain + 5 : plain + 10, 16 + CUE - 1 : 40] = True
+    found = made.report(torch.ones(tokens.shape), right, tokens, labels)
+    assert (found["recall_8"], found["recall"], found["first_time"]) == (1.0, 0.0, 0.0)
+    assert found["recall_16"] == pytest.approx((40 - 19) / (64 - 19))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"length": 9, "repeats": 0.5}, "length of 10 or more"),
+        ({"passage": 4}, "with repeats"),
+        ({"passage": 5, "repeats": 0.5}, "quarter of the length"),
+        ({"passage": 0, "repeats": 0.5}, "passage"),
+        ({"grow": 0.5, "repeats": 0.5}, "give passage too"),
+    ],
+)
+def test_repeats_that_ask_nothing_are_refused(wrong: dict[str, object], says: str) -> None:
+    with pytest.raises(InvalidOption, match=says):
+        TextOptions.read({"train": "a.txt", "length": 16, **wrong})
+
+
 def test_what_is_reported_is_counted_by_hand(folder: Path) -> None:
     made = text(folder, repeats=0.5)
     batches = list(made.held_out(100))
@@ -82,7 +132,7 @@ def test_what_is_reported_is_counted_by_hand(folder: Path) -> None:
     losses = torch.full(tokens.shape, 2.0)
     losses[9:] = 100.0  # sequences that repeat themselves do not count as text
     right = torch.zeros(tokens.shape, dtype=torch.bool)
-    right[9:, 8 + CUE - 1 : 15] = True
+    right[9:, 8 + CUE - 1 :] = True
     found = made.report(losses, right, tokens, labels)
     assert found["perplexity"] == pytest.approx(math.exp(2))
     said = made.tokenizer.decode(labels[:9].flatten().tolist()).encode()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,33 @@ def test_what_is_read_back_says_the_same(memory: mnemic.Memory, form: str) -> No
     path.write_bytes(content)
     with pytest.raises(IncompatibleMemory, match="weights"), memory.mount(tiny_llama(seed=2), cube):
         pass
+
+
+def test_a_compiled_memory_that_is_read_back_speaks_where_it_did(memory: mnemic.Memory) -> None:
+    from mnemic.parametric.blend_cube import load
+    from mnemic.parametric.mlp import network_of
+    from mnemic.parametric.nearest import Search
+    from mnemic.transform.text_to_memory import make_memory
+
+    local, chosen = learner(), replace(options("mlp"), search=Search(k=4, temperature=0.1, reach=1.5))
+    ids = [one.id for one in memory.list(user="ana")]
+    found = load(memory._parts.vault, memory.as_memory(ids, local, options=chosen))
+    assert found.lam == 0.8
+    made = make_memory(local, list(STATEMENTS), chosen)
+    tensors = dict(made.network.state_dict())
+    back = replace(made, network=network_of(tensors, made.vocabulary))
+    states = local.model.get_input_embeddings().weight.detach()
+    for one, two in zip(made.say(states), back.say(states), strict=True):
+        assert one.equal(two)
+    assert back.nbytes == made.nbytes
+    words = tensors["words"]
+    for wrong in (words.flip(0), words + made.vocabulary, words - words[0] - 1, words[:0]):
+        with pytest.raises(ValueError, match="words"):
+            network_of({**tensors, "words": wrong}, made.vocabulary)
+    with pytest.raises(KeyError):
+        network_of({name: one for name, one in tensors.items() if name != "words"}, made.vocabulary)
+    with pytest.raises(ValueError, match="size mismatch"):
+        network_of({**tensors, "words": words[:-1]}, made.vocabulary)
 
 
 def test_lambda_is_chosen_on_a_text_with_zero_among_the_choices(memory: mnemic.Memory) -> None:

@@ -58,6 +58,6 @@ def ballet(
     arms, ways = chosen(arm, ARMS, "arm"), chosen(how, HOW, "way")
     planned = runs(arms, ways, dancers or [2, 4], seeds, train_steps, delays=delay or [16])
     records = measured(planned, out / "ballet-runs.json", lambda record: f"{record['success']:.2f}")
-    text = worlds_markdown(records, "mnemic bench ballet")
+    text = worlds_markdown(records)
     (out / "ballet.md").write_text(text)
     typer.echo(json.dumps(records, indent=1) if as_json else text)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from mnemic.cli.progress import Steps
+
+SHOWN = ("seeds", "seconds", "vocabulary", "length", "repeats", "passage", "grow")
 
 
 def hybrid(
@@ -23,12 +27,20 @@ def hybrid(
     seeds: Annotated[int, typer.Option(min=1, help="Seeds of each choice.")] = 3,
     seconds: Annotated[
         float, typer.Option(min=0.1, help="Processor time of the training steps of each run.")
-    ] = 15.0,
+    ] = 30.0,
     vocabulary: Annotated[int, typer.Option(min=257, help="Tokens made from the training text.")] = 512,
     length: Annotated[int, typer.Option(min=2, help="Tokens of a sequence.")] = 96,
     repeats: Annotated[
         float,
-        typer.Option(min=0.01, max=1, help="Share of training sequences that say their first half again."),
+        typer.Option(min=0.01, max=1, help="Share of training sequences that say a passage again and again."),
+    ] = 0.5,
+    passage: Annotated[
+        int,
+        typer.Option(min=0, help="Tokens of the shortest; the longest is half a sequence. 0: all are half."),
+    ] = 4,
+    grow: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="Share of the steps within which passages grow to their length."),
     ] = 0.75,
     out: Annotated[
         Path, typer.Option("--out", help="Folder for results; a second run goes on where the first ended.")
@@ -62,23 +74,35 @@ def hybrid(
 
     arms = arm or list(ARMS)
     if unknown := sorted(set(arms) - ARMS.keys()):
-        raise InvalidOption(f"there is no choice {', '.join(unknown)}; there are {', '.join(ARMS)}")
+        known = ", ".join(repr(name) for name in ARMS)  # a name may hold a comma
+        raise InvalidOption(f"there is no choice {unknown[0]!r:.80}. Known: {known}")
     path = out / "hybrid-runs.json"
     if report_only:
         records = held(path)
     else:
+        out.mkdir(parents=True, exist_ok=True)
         options = TextOptions(
-            train=train, held_out=held_out, vocabulary=vocabulary, length=length, repeats=repeats
-        )
+            train=train, held_out=held_out, vocabulary=vocabulary, length=length, repeats=repeats,
+            passage=passage or None, grow=grow if passage else 0.0,
+        )  # fmt: skip
         text, setting = Text(options, data), Setting(seconds=seconds)
         with Steps(len(arms) * seeds) as report:
             records = perform_all(arms, seeds, text, setting, path, fresh=fresh, report=report)
     mine = {key: record for key, record in records.items() if key.rpartition("/")[0] in arms}
     if not mine:
         raise InvalidOption(f"{path} holds none of these runs; leave out --report-only to make them")
-    command = f"mnemic bench hybrid --data {data.name}" + "".join(f' --arm "{one}"' for one in arm or ())
-    command += f" --seeds {seeds}" if seeds != 3 else ""
-    command += f" --seconds {seconds:g}" if seconds != 15 else ""
+    command = _command(data.name, arm or (), next(iter(mine.values()))["settings"], seeds)
     said = markdown(mine, command, {"machine": machine(), "versions": versions()})
     (out / "hybrid.md").write_text(said)
     typer.echo(json.dumps(mine, indent=1) if as_json else said)
+
+
+def _command(data: str, arms: Sequence[str], settings: Mapping[str, Any], seeds: int) -> str:
+    """What makes these records, defaults left out."""
+    told = {**settings["text"], "seconds": settings["seconds"], "seeds": seeds}
+    told["passage"] = told["passage"] or 0
+    parts = [f"mnemic bench hybrid --data {data}", *(f'--arm "{one}"' for one in arms)]
+    for name, parameter in inspect.signature(hybrid).parameters.items():
+        if name in SHOWN and told[name] != parameter.default:
+            parts.append(f"--{name} {told[name]:g}")
+    return " ".join(parts)

@@ -20,7 +20,7 @@ def parametric(
         list[str] | None,
         typer.Option(
             "--part",
-            help="adapters, erasure, forms, facts, text, ablation, cost; repeatable. Default: all.",
+            help="adapters, erasure, forms, facts, layers, text, ablation, cost; repeatable. Default: all.",
             show_default=False,
         ),
     ] = None,
@@ -37,8 +37,8 @@ def parametric(
 ) -> None:
     """Learned memories: are they real and reversible, good students, constant in cost, and erased?
 
-    Writes parametric.json and parametric.md to --out; a run that was stopped goes on where it was. An hour of
-    one processor for everything. Exit code 1 when a demand is not met.
+    Writes parametric.json and parametric.md to --out; a run that was stopped goes on where it was. Two hours
+    of one processor for everything. Exit code 1 when a demand is not met.
 
     mnemic bench parametric --data DIR --part adapters --part forms
     """

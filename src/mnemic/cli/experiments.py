@@ -29,7 +29,8 @@ def chosen(asked: list[str] | None, known: Collection[str], what: str) -> list[s
 
     found = list(known) if not asked else [] if asked == ["none"] else asked
     if unknown := [name for name in found if name not in known]:
-        raise InvalidOption(f"there is no {what} {', '.join(unknown)}; there are none, {', '.join(known)}")
+        told = ", ".join(repr(name) for name in known)  # a name may hold a comma
+        raise InvalidOption(f"there is no {what} {unknown[0]!r:.80}. Known: {told}; 'none' for none")
     return found
 
 

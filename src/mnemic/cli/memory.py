@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import time
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +17,7 @@ from mnemic.cli.opening import Place, Who, read_where
 from mnemic.cli.output import console, ending, minute, note, plain, print_json, safe, short
 
 if TYPE_CHECKING:
+    from mnemic.cube.model import MemCube
     from mnemic.parametric.keeping import Learned
 
 app = typer.Typer(
@@ -21,15 +25,24 @@ app = typer.Typer(
     no_args_is_help=True,
     help="What a model has learned from texts: small memories of weights that are mounted, never merged.",
 )
+COMPILED_BY = {  # the options that a form has when it is made, and when it is made again
+    "lora": ("epochs", "rank", "control"),
+    "exact": ("text",),
+    "ivfpq": ("text",),
+    "mlp": ("text", "epochs"),
+}
+TUNED_BY = {**COMPILED_BY, "mlp": ("text",)}
 Id = Annotated[
     str, typer.Argument(metavar="ID", help="A learned memory's id, or an ending of it that only one has.")
 ]
 Epochs = Annotated[
     int | None,
-    typer.Option("--epochs", min=1, help="Passes over the questions, at most.", show_default=False),
+    typer.Option(
+        "--epochs", min=1, help="Passes over what an adapter or MLP memory learns.", show_default=False
+    ),
 ]
 Rank = Annotated[
-    int | None, typer.Option("--rank", min=1, help="Of the low-rank change.", show_default=False)
+    int | None, typer.Option("--rank", min=1, help="Of an adapter's low-rank change.", show_default=False)
 ]
 Text = Annotated[
     Path | None,
@@ -42,10 +55,12 @@ Text = Annotated[
     ),
 ]
 Control = Annotated[
-    bool,
+    bool | None,
     typer.Option(
         "--control/--no-control",
-        help="Also train on shuffled answers, which must teach nothing true. It doubles the time.",
+        help="Also train an adapter on shuffled answers, which must teach nothing true. It doubles the time. "
+        "Default: --control.",
+        show_default=False,
     ),
 ]
 
@@ -72,7 +87,7 @@ def compile_(
     tune_on: Text = None,
     epochs: Epochs = None,
     rank: Rank = None,
-    control: Control = True,
+    control: Control = None,
     reword: Annotated[
         bool, typer.Option("--reword", help="Have the model itself word more questions to learn from.")
     ] = False,
@@ -88,6 +103,7 @@ def compile_(
     """
     from mnemic.models.registry import load_model
 
+    _require_used(form, COMPILED_BY, text=tune_on, epochs=epochs, rank=rank, control=control)
     who, filters = Who(user=user, agent=agent, session=session), read_where(where)
     reads = who.reads()
     with Place(vault=vault, tenant=tenant).open(reading=True) as memory:
@@ -95,7 +111,6 @@ def compile_(
         local = load_model(model)
         from mnemic.parametric.gate import Gate
         from mnemic.transform.paraphrases import Reworded
-        from mnemic.transform.text_to_memory import Options
 
         start = time.perf_counter()
         with _Stages() as progress:
@@ -105,11 +120,11 @@ def compile_(
                 "progress": progress,
             }
             if form == "lora":
-                gate = Gate(control=control)
+                gate = Gate(control=control is not False)
                 made = memory.as_adapter(chosen, local, recipe=_recipe(epochs, rank), gate=gate, **told)
             else:
                 text = None if tune_on is None else tune_on.read_text(encoding="utf-8")
-                made = memory.as_memory(chosen, local, options=Options(form=form), tune_on=text, **told)
+                made = memory.as_memory(chosen, local, options=_options(form, epochs), tune_on=text, **told)
         learned = _look(memory, made.id)
     _tell_made(learned, len(chosen), time.perf_counter() - start, as_json)
     if not as_json:
@@ -222,13 +237,18 @@ def tune(
     text: Text = None,
     epochs: Epochs = None,
     rank: Rank = None,
-    control: Control = True,
+    control: Control = None,
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="Do not ask first when it was trained for another model.")
+    ] = False,
     as_json: o.Json = False,
 ) -> None:
     """Train it again on what its sources say now; or, with --text, choose a memory's weight on that text.
 
-    The old one is dropped once the new one has passed its tests; sources that are gone are left out.
+    The old one is dropped once the new one has passed its tests and is stored; sources that are gone are left
+    out. Under another --model than before it asks first, for that model would lose what it has learned.
     """
+    from mnemic.cube.errors import IncompatibleMemory
     from mnemic.models.registry import load_model
     from mnemic.upkeep import full_id, tune_memory
 
@@ -237,18 +257,30 @@ def tune(
         local = load_model(model)
         from mnemic.parametric.gate import Gate
 
-        start, lora = time.perf_counter(), old.described.form == "lora"
+        start, form = time.perf_counter(), old.described.form
+        _require_used(form, TUNED_BY, text=text, epochs=epochs, rank=rank, control=control)
         with _Stages() as progress:
-            if text is not None:
-                made = tune_memory(memory, old.cube.id, local, text.read_text(encoding="utf-8"))
-            else:
-                made = memory.retrain(
+
+            def train(for_another_model: bool) -> MemCube:
+                return memory.retrain(
                     old.cube,
                     local,
                     recipe=None if epochs is None and rank is None else _recipe(epochs, rank),
-                    gate=Gate(control=control) if lora else None,
+                    gate=Gate(control=control is not False) if form == "lora" else None,
+                    for_another_model=for_another_model,
                     progress=progress,
                 )
+
+            if text is not None:
+                made = tune_memory(memory, old.cube.id, local, text.read_text(encoding="utf-8"))
+            else:
+                try:
+                    made = train(yes)
+                except IncompatibleMemory as refused:  # before anything was trained
+                    if not sys.stdin.isatty():
+                        raise
+                    typer.confirm(f"{refused}\nGo on?", abort=True, err=True)
+                    made = train(True)
         learned = _look(memory, made.id)
     _tell_made(learned, len(learned.cube.header.sources), time.perf_counter() - start, as_json)
 
@@ -304,6 +336,22 @@ class _Stages:
 
     def __exit__(self, *_: object) -> None:
         self._end()
+
+
+def _require_used(form: str, used: Mapping[str, tuple[str, ...]], **given: Any) -> None:
+    """No option of another form is silently ignored."""
+    if form not in used:
+        raise typer.BadParameter(f"--form must be one of {', '.join(used)}, not {form[:40]!r}")
+    if unused := [f"--{one}" for one, value in given.items() if value is not None and one not in used[form]]:
+        raise typer.BadParameter(f"{' and '.join(unused)}: not for a memory of the form {form}")
+
+
+def _options(form: str, epochs: int | None) -> Any:
+    """Of a kNN or MLP memory."""
+    from mnemic.transform.text_to_memory import Options
+
+    made = Options(form=form)
+    return made if epochs is None else replace(made, compile=replace(made.compile, epochs=epochs))
 
 
 def _recipe(epochs: int | None, rank: int | None) -> Any:

@@ -99,6 +99,7 @@ def lm(
     """
     given = _given(config, layer, memory, dim, steps=steps, batch=batch, micro=micro, seed=seed)
     from mnemic.cube.errors import InvalidOption
+    from mnemic.training.loop import config_of
     from mnemic.training.options import TextRun
     from mnemic.training.text import Text
 
@@ -107,6 +108,7 @@ def lm(
     if "data" not in given:
         raise InvalidOption("name the text: --data FOLDER, or a [data] section with train in --config")
     run = TextRun.read(given)
+    config_of(run.model, run.data.vocabulary)  # a wrong layer is refused before a long text is read
     text = Text(run.data, data)
     _perform(run, text, out, fresh=fresh, as_json=as_json, tokenizer=text.tokenizer)
 

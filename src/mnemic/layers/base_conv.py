@@ -13,16 +13,21 @@ from torch.nn.functional import silu
 from mnemic.layers.conv import causal_conv, conv_once
 from mnemic.layers.heads import COUNTER_BYTES, counts_of
 from mnemic.layers.layer import MemoryLayer
-from mnemic.layers.options import LayerOptions
+from mnemic.layers.options import LayerOptions, option
 from mnemic.layers.state import LayerState
 
 
 @dataclass(frozen=True, kw_only=True)
 class BaseConvOptions(LayerOptions):
-    """`kernel`: tokens seen, the current one counted. `activate`: SiLU on both factors."""
+    """`kernel`: tokens seen, the current one counted. `activate`: SiLU on both factors.
+
+    `gate`: what b begins at; at 1 the tokens before come through from the first step (ours; published: 0,
+    where their part begins as a product with W x, and keys made of them are learned later).
+    """
 
     kernel: int = 3
     activate: bool = False
+    gate: float = option(0.0, meaning=False)
 
     def state_bytes(self, tokens: int, *, batch: int = 1, element_bytes: int = 4) -> int:
         return batch * ((self.kernel - 1) * self.dim * element_bytes + COUNTER_BYTES)
@@ -45,7 +50,7 @@ class BaseConv(MemoryLayer[ConvState]):
 
     def __init__(self, options: BaseConvOptions) -> None:
         super().__init__(options)
-        self.kernel, self.activate = options.kernel, options.activate
+        self.kernel, self.activate, self.gate = options.kernel, options.activate, options.gate
         self.project = nn.Linear(options.dim, options.dim)
         self.conv = nn.Parameter(torch.empty(options.dim, options.kernel))
         self.reset_parameters()
@@ -53,6 +58,8 @@ class BaseConv(MemoryLayer[ConvState]):
     def reset_parameters(self) -> None:
         """Weights of its own, as they begin; those of its modules reset themselves."""
         nn.init.uniform_(self.conv, -(self.kernel**-0.5), self.kernel**-0.5)
+        if self.gate:
+            nn.init.constant_(self.project.bias, self.gate)
 
     def init_state(
         self, batch: int, *, dtype: torch.dtype | None = None, device: torch.device | str | None = None

@@ -6,8 +6,8 @@ p(w) = lambda · p_memory(w) + (1 - lambda) · p_model(w), in log space (kNN-LM 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -18,8 +18,8 @@ from mnemic.cube.errors import IncompatibleMemory, InvalidOption
 from mnemic.models.fingerprint import Fingerprint, fingerprint
 from mnemic.models.local import LocalModel
 from mnemic.models.stack import Point
+from mnemic.parametric.bare import Applicable
 from mnemic.parametric.cube import check_fingerprint
-from mnemic.parametric.lora import require_bare
 from mnemic.parametric.mlp import CompiledMemory
 from mnemic.parametric.nearest import CHUNK, Neighbours
 from mnemic.parametric.tap import Tap, tapped, vocabulary_of
@@ -30,7 +30,7 @@ _ids: Final[set[str]] = set()  # of all that were made here: those may be mounte
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Blend:
+class Blend(Applicable):
     """A memory mounted at the logits with weight `lam`; what comes out are log-probabilities. A `Mountable`.
 
     Where the memory has nothing to say (see `Search.reach`) the model speaks alone. With lam = 0 the model's
@@ -101,17 +101,6 @@ class Blend:
         told, share = self.memory.say(states.flatten(0, 1))
         lam = (self.lam * share).view(*logits.shape[:-1], 1)
         return _mix(logits.float().log_softmax(-1), told.view(logits.shape), lam).to(logits.dtype)
-
-    @contextmanager
-    def applied(self, local: LocalModel) -> Iterator[None]:
-        """Installed for as long as a `with` block lasts, without a vault. Raises InvalidOption when anything
-        is mounted on the model.
-        """
-        require_bare(local)
-        with ExitStack() as undo:
-            self.check(local, ())
-            self.install(local, undo)
-            yield
 
     def explain(self, local: LocalModel, prompt: str, *, count: int = 8) -> Explained:
         """Why it says what it says after `prompt`: neighbours, or that a compiled memory cannot tell."""

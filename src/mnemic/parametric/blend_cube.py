@@ -96,7 +96,7 @@ def _tensors(memory: Memory) -> dict[str, Tensor]:
 
 def _holds(memory: Memory) -> dict[str, Any]:
     if isinstance(memory, CompiledMemory):
-        return {"path": memory.path, "tokens": memory.tokens, "tau": memory.tau}
+        return {"path": memory.path, "vocabulary": memory.vocabulary, "tau": memory.tau}
     return {
         "path": memory.path,
         "input_path": memory.store.input_path,
@@ -109,8 +109,11 @@ def _holds(memory: Memory) -> dict[str, Any]:
 
 def _memory(form: str, tensors: dict[str, Tensor], holds: Mapping[str, Any]) -> Memory:
     if form == "mlp":
-        network = network_of(tensors)
-        return CompiledMemory(network=network, path=holds["path"], tokens=holds["tokens"], tau=holds["tau"])
+        vocabulary = int(holds["vocabulary"])
+        network = network_of(tensors, vocabulary)
+        return CompiledMemory(
+            network=network, path=holds["path"], vocabulary=vocabulary, tau=float(holds["tau"])
+        )
     count, width = tensors["values"].shape[0], int(holds["width"])
     if any(tensors[name].shape != (count,) for name in ("blocks", "texts")):
         raise ValueError("values, blocks and texts are not of one length")

@@ -130,9 +130,9 @@ def check_fingerprint(what: str, wanted: Fingerprint, here: Fingerprint, name: s
     if parts := wanted.differing(here):
         part = parts[0]
         raise IncompatibleMemory(
-            f"{what} was trained for another model than {name}: its {' and '.join(parts)} "
-            f"differ{'s' * (len(parts) == 1)} ({part}: {getattr(wanted, part)[:12]}… then, "
-            f"{getattr(here, part)[:12]}… now). Train it again for this model: mnemic memory compile",
+            f"{what} was trained for another model than {name}, with other {' and '.join(parts)} ({part}: "
+            f"{getattr(wanted, part)[:12]}… then, {getattr(here, part)[:12]}… now). Name the model that it "
+            "was trained for, or train one for this model: mnemic memory compile",
             part=part,
             expected=getattr(wanted, part),
             found=getattr(here, part),

@@ -6,8 +6,8 @@ W' = W + (alpha / rank) · B · A (Hu et al. 2021, §4.1; MemOS §7). Knows no v
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -18,14 +18,15 @@ from torch import Tensor, nn
 from mnemic.cube.errors import IncompatibleMemory, InvalidOption
 from mnemic.models.fingerprint import Fingerprint, fingerprint
 from mnemic.models.local import LocalModel
-from mnemic.models.stack import Point, mounted
+from mnemic.models.stack import Point
+from mnemic.parametric.bare import Applicable
 from mnemic.parametric.cube import check_fingerprint
 
 PREFIX: Final = "base_model.model."  # what PEFT puts before a module's path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class LoRA:
+class LoRA(Applicable):
     """Low-rank changes by the path of the linear map: down (A) [rank, in], up (B) [out, rank].
 
     id: names it where it is mounted; default: by what it holds. fingerprint: of the model that it was trained
@@ -85,18 +86,6 @@ class LoRA:
             hook = module.register_forward_hook(_adding(down, up, self.alpha / self.rank))
             undo.callback(hook.remove)
 
-    @contextmanager
-    def applied(self, local: LocalModel) -> Iterator[None]:
-        """Installed for as long as a `with` block lasts, without a vault: for tests of the adapter itself.
-
-        Raises InvalidOption when anything is mounted on the model.
-        """
-        require_bare(local)
-        with ExitStack() as undo:
-            self.check(local, ())
-            self.install(local, undo)
-            yield
-
     def _digest(self) -> str:
         hashed = hashlib.sha256(repr(self.alpha).encode())
         for name, one in sorted(self.tensors().items()):
@@ -140,15 +129,6 @@ def of_tensors(
     if not down or down.keys() != up.keys() or len(ranks) != 1 or not min(ranks):
         raise ValueError(f"{len(down)} maps down, {len(up)} up, of ranks {sorted(ranks)[:4]}")
     return LoRA(down=down, up=up, alpha=alpha, fingerprint=fingerprint, id=id)
-
-
-def require_bare(local: LocalModel) -> None:
-    """Raises InvalidOption when anything is mounted on the model: what is measured would be its doing too."""
-    if ids := mounted(local.model):
-        raise InvalidOption(
-            f"{', '.join(ids)} is mounted on {local.name}. Leave its with block first: an adapter is trained "
-            "and tested on the model alone"
-        )
 
 
 def _adding(down: Tensor, up: Tensor, scale: float) -> Callable[[nn.Module, Any, Tensor], Tensor]:

@@ -18,7 +18,8 @@ from mnemic.models.fingerprint import fingerprint
 from mnemic.models.hf import cache_keyword, quietly
 from mnemic.models.local import LocalModel
 from mnemic.models.sharing import shared_copy
-from mnemic.parametric.lora import LoRA, is_finite, of_tensors, require_bare
+from mnemic.parametric.bare import require_bare
+from mnemic.parametric.lora import LoRA, is_finite, of_tensors
 from mnemic.parametric.neutral import KEPT, REHEARSED
 from mnemic.parametric.questions import Fact
 from mnemic.parametric.scoring import answer_ids, question_ids

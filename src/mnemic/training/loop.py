@@ -44,12 +44,17 @@ class Trained:
     resumed_at: int
 
 
-def build(model: ModelOptions, vocabulary: int, seed: int) -> StackForCausalLM:
-    """A stack with weights that are a function of the seed. Raises InvalidOption."""
-    config = StackConfig(
+def config_of(model: ModelOptions, vocabulary: int) -> StackConfig:
+    """What the stack is made of, every layer's options checked; no weights. Raises InvalidOption."""
+    return StackConfig(
         layers=list(model.layers), dim=model.dim, vocab_size=vocabulary, mlp_ratio=model.mlp_ratio,
         memory=model.memory, tie_word_embeddings=model.tie,
     )  # fmt: skip
+
+
+def build(model: ModelOptions, vocabulary: int, seed: int) -> StackForCausalLM:
+    """A stack with weights that are a function of the seed. Raises InvalidOption."""
+    config = config_of(model, vocabulary)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return StackForCausalLM(config)
@@ -139,7 +144,8 @@ def one_step(
     """
     seed = options.seed * 1_000_003 + step
     torch.manual_seed(seed)  # for a layer that draws
-    tokens, labels = source.batch(options.batch, torch.Generator().manual_seed(seed))
+    generator = torch.Generator().manual_seed(seed)
+    tokens, labels = source.batch(options.batch, generator, step / options.steps)
     asked = (labels != ASK_NOTHING).sum()
     model.zero_grad(set_to_none=True)
     total = 0.0

@@ -11,10 +11,12 @@ import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from mnemic.cube.errors import InvalidFile, InvalidOption, NotFound
 from mnemic.layers.options import check_fields, option
+
+CUE: Final = 4  # tokens of a repeated passage that say which passage it is
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +121,9 @@ class TextOptions(Options):
     the training text; `length` of a sequence in tokens; `held_out` None holds out the last tenth.
 
     repeats: share of the training sequences whose second half says the first again, word for word; then
-    held-out sequences of that kind are evaluated too, half as many.
+    held-out sequences of that kind are evaluated too, half as many. passage: the shortest passage that such
+    a sequence says again and again; each has one of its own, up to half its length. grow: within this share
+    of the steps the longest grows from twice the shortest, and the share of repeats falls from 1.
     """
 
     train: str
@@ -128,6 +132,24 @@ class TextOptions(Options):
     length: int = option(128, low=2)
     evaluated: int = 200  # sequences of the held-out text
     repeats: float = option(0.0, low=0.0, high=1.0)
+    passage: int | None = None
+    grow: float = option(0.0, low=0.0, high=1.0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        half = self.length // 2
+        if self.repeats and half <= CUE:
+            raise InvalidOption(
+                f"repeats leave nothing to ask in {self.length} tokens: half is said again, and after "
+                f"{CUE} tokens of it a guess counts; take a length of {2 * CUE + 2} or more"
+            )
+        if self.passage is not None and not (self.repeats and 2 * self.passage <= half):
+            raise InvalidOption(
+                f"passage is the shortest that is said again, at most a quarter of the length, with repeats; "
+                f"got {self.passage}, length {self.length}, repeats {self.repeats:g}"
+            )
+        if self.grow and self.passage is None:
+            raise InvalidOption("grow says within what share of the steps passages grow: give passage too")
 
 
 @dataclass(frozen=True, kw_only=True)

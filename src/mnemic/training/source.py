@@ -18,7 +18,9 @@ class Source(Protocol):
     @property
     def vocabulary(self) -> int: ...
 
-    def batch(self, rows: int, generator: Generator) -> Batch: ...
+    def batch(self, rows: int, generator: Generator, done: float = 1.0) -> Batch:
+        """`done`: share of the training that is over, for what grows while it is learned."""
+        ...
 
     def held_out(self, rows: int) -> Iterator[Batch]:
         """All held-out sequences, `rows` at a time."""
@@ -43,7 +45,7 @@ class Made:
     def vocabulary(self) -> int:
         return int(self._task.vocabulary)
 
-    def batch(self, rows: int, generator: Generator) -> Batch:
+    def batch(self, rows: int, generator: Generator, done: float = 1.0) -> Batch:  # noqa: ARG002
         tokens, labels = self._task.batch(rows, generator)
         return tokens, labels
 

@@ -13,11 +13,10 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Generator, Tensor
 
 from mnemic.cube.errors import InvalidFile, InvalidOption, NotFound
-from mnemic.training.options import TextOptions
+from mnemic.training.options import CUE, TextOptions
 from mnemic.training.source import ASK_NOTHING, Batch
 
 END: Final = "<|end|>"
-CUE: Final = 4  # tokens of a repeated passage that say which passage it is
 
 
 class Text:
@@ -50,19 +49,41 @@ class Text:
     def vocabulary(self) -> int:
         return int(self.tokenizer.get_vocab_size())
 
-    def batch(self, rows: int, generator: Generator) -> Batch:
-        starts = torch.randint(self.train.numel() - self.options.length, (rows,), generator=generator)
+    def batch(self, rows: int, generator: Generator, done: float = 1.0) -> Batch:
+        options = self.options
+        starts = torch.randint(self.train.numel() - options.length, (rows,), generator=generator)
         windows = self._windows(self.train, starts)
-        again = torch.rand(rows, generator=generator) < self.options.repeats
-        windows = torch.where(again.unsqueeze(1), _repeated(windows), windows)
+        grown = min(done / options.grow, 1.0) if options.grow else 1.0
+        again = torch.rand(rows, generator=generator) < 1 - grown * (1 - options.repeats)
+        if options.repeats:
+            passages = self._passages(rows, generator, grown)
+            windows = torch.where(again.unsqueeze(1), _repeated(windows, passages), windows)
         return windows[:, :-1], windows[:, 1:]
+
+    def _passages(self, rows: int, generator: Generator, grown: float) -> Tensor:
+        """int64 (rows,): tokens of what is said again, uniform in their logarithm."""
+        half, least = self.options.length // 2, self.options.passage
+        if least is None:
+            return torch.full((rows,), half)
+        most = 2 * least * (half / (2 * least)) ** grown
+        drawn = least * (most / least) ** torch.rand(rows, generator=generator)
+        found: Tensor = drawn.round().long()
+        return found
 
     def held_out(self, rows: int) -> Iterator[Batch]:
         windows = self._windows(self.held, torch.arange(self._evaluated) * self.options.length)
         if self.options.repeats:
-            windows = torch.cat([windows, _repeated(windows[::2])])
+            some = windows[::2]
+            asked = [_repeated(some, torch.full((some.shape[0],), size)) for size in self._asked]
+            windows = torch.cat([windows, *asked])
         for some in windows.split(rows):
             yield some[:, :-1], some[:, 1:]
+
+    @property
+    def _asked(self) -> list[int]:
+        """Tokens of the held-out passages that are said again, half a sequence last."""
+        half, least = self.options.length // 2, self.options.passage
+        return [half] if least is None else sorted({min(2 * least, half), half // 2, half})
 
     @property
     def _evaluated(self) -> int:
@@ -81,8 +102,9 @@ class Text:
 
         Hits: the token and the one before stood together earlier in the window and at most twice in the
         training text, so that only the window can tell (Arora et al. 2023, §3.1). With `repeats`, `recall`:
-        first guesses right where held-out text is said again, after four tokens of it, and `first_time`:
-        where the same text is said first.
+        first guesses right where half a sequence of held-out text is said again, after four tokens of it,
+        and `first_time`: where the same text is said first; with `passage` also `recall_N`, of passages of N
+        tokens that are said again and again.
         """
         plain = self._evaluated
         nats, hits = losses[:plain], self.recallable(tokens[:plain], labels[:plain])
@@ -96,9 +118,11 @@ class Text:
             found["hits_perplexity"] = math.exp(float(nats[hits].mean()))
             found["rest_perplexity"] = math.exp(float(nats[~hits].mean()))
         if self.options.repeats:
-            half = self.options.length // 2
-            again, first = right[plain:, half + CUE - 1 : 2 * half - 1], right[plain:, CUE - 1 : half - 1]
-            found |= {"recall": float(again.double().mean()), "first_time": float(first.double().mean())}
+            parts = right[plain:].tensor_split(len(self._asked))
+            for size, part in zip(self._asked, parts, strict=True):
+                name = "recall" if size == self._asked[-1] else f"recall_{size}"
+                found[name] = float(part[:, size + CUE - 1 :].double().mean())
+            found["first_time"] = float(parts[-1][:, CUE - 1 : self._asked[-1] - 1].double().mean())
         return found
 
     def recallable(self, tokens: Tensor, labels: Tensor) -> Tensor:
@@ -143,10 +167,9 @@ def _bytes_of(tokenizer: Tokenizer, token: int) -> int:
     return 0 if written == END else len(written)
 
 
-def _repeated(windows: Tensor) -> Tensor:
-    """(rows, length + 1): the first half again, then what followed it."""
-    half, size = (windows.shape[1] - 1) // 2, windows.shape[1]
-    return torch.cat([windows[:, :half], windows[:, : size - half]], 1)
+def _repeated(windows: Tensor, passages: Tensor) -> Tensor:
+    """Of each row its first `passages` (rows,) tokens, again and again."""
+    return windows.gather(1, torch.arange(windows.shape[1]) % passages.unsqueeze(1))
 
 
 def _below(folder: Path | None, path: str) -> Path:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from mnemic.cube.errors import InvalidOption, StaleMemory
+from contextlib import suppress
+
+from mnemic.cube.errors import IncompatibleMemory, InvalidOption, NotFound, StaleMemory
 from mnemic.cube.model import MemCube
+from mnemic.models.fingerprint import Fingerprint, fingerprint
 from mnemic.models.local import LocalModel
 from mnemic.parametric.gate import Gate
-from mnemic.parametric.keeping import drop, look
+from mnemic.parametric.keeping import Learned, drop, look
 from mnemic.parametric.lora_training import Progress, Recipe, silent
 from mnemic.transform.sources import live_ids
 from mnemic.transform.text_to_adapter import as_adapter
@@ -21,16 +24,22 @@ def retrain(
     *,
     recipe: Recipe | None = None,
     gate: Gate | None = None,
+    for_another_model: bool = False,
     progress: Progress = silent,
 ) -> MemCube:
-    """A new adapter, or kNN or MLP memory, from what the sources of this one say now; the old one is dropped.
+    """A new adapter, or kNN or MLP memory, from what the sources of this one say now; once that is stored,
+    the old one is dropped.
 
     Sources that are deleted or have expired are left out; one that was erased took the memory with it.
-    recipe: of an adapter; default: that of the old one. When a new adapter does not pass its gate the old one
-    stays as it was: not served if it is stale. Raises as `as_adapter` and `as_memory`, and StaleMemory when
-    no source is left.
+    recipe: of an adapter; default: that of the old one. for_another_model: `model` may be another than the
+    one that the old was trained for, which that model then has no memory of any more. When anything fails,
+    or a new adapter does not pass its gate, the old one stays as it was: not served if it is stale. Raises as
+    `as_adapter` and `as_memory`, IncompatibleMemory for another model, and StaleMemory when no source is
+    left.
     """
     old = look(vault, id)
+    if not for_another_model:
+        require_same_model(old, model)
     left = live_ids(vault, [one.cube_id for one in old.cube.header.sources])
     if not left:
         raise StaleMemory(f"none of the sources of {id} is there any more. Drop it: mnemic memory drop {id}")
@@ -49,5 +58,21 @@ def retrain(
             title=told.title,
             progress=progress,
         )
-    drop(vault, id, reason=f"made again as {made.id}")
+    with suppress(NotFound):  # somebody else has dropped it meanwhile
+        drop(vault, id, reason=f"made again as {made.id}")
     return made
+
+
+def require_same_model(old: Learned, model: LocalModel) -> None:
+    """Raises IncompatibleMemory unless it was trained for this model, before anything is trained."""
+    told = old.described
+    if parts := Fingerprint.of_dict(told.fingerprint).differing(here := fingerprint(model)):
+        part = parts[0]
+        raise IncompatibleMemory(
+            f"{old.cube.id} was trained for {told.model}, and {model.name} has other {' and '.join(parts)}: "
+            f"trained again for it, {told.model} would lose it. Name the model that it was trained for; or "
+            "keep both: mnemic memory compile; or say that it may go: for_another_model=True, --yes",
+            part=part,
+            expected=told.fingerprint[part],
+            found=getattr(here, part),
+        )

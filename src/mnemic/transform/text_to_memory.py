@@ -12,12 +12,12 @@ from mnemic.cube.errors import InvalidOption
 from mnemic.cube.model import MemCube
 from mnemic.cube.times import to_micros
 from mnemic.models.local import LocalModel
+from mnemic.parametric.bare import require_bare
 from mnemic.parametric.blend import Curve, Memory, curve
 from mnemic.parametric.blend_cube import load, store
 from mnemic.parametric.datastore import Taps, Text, build
 from mnemic.parametric.keeping import drop, look
-from mnemic.parametric.lora import require_bare
-from mnemic.parametric.lora_training import Progress, examples, silent
+from mnemic.parametric.lora_training import Example, Progress, examples, silent
 from mnemic.parametric.mlp import Compile, compile_memory, targets
 from mnemic.parametric.nearest import Search, nearest
 from mnemic.parametric.neutral import KEPT, REHEARSED
@@ -37,7 +37,8 @@ class Options:
     """How a memory is made. form: "exact" and "ivfpq" search the states at each step, "mlp" compiles them.
 
     search: by default that of a memory of statements: few neighbours, and silent beyond its reach (see
-    `Search.reach`; the published kNN-LM, for a corpus that the model is to sound like, is `Search()`). lam:
+    `Search.reach`; the published kNN-LM, for a corpus that the model is to sound like, is `Search()`).
+    compile: likewise; a fact is seen a few times only, so more epochs on fewer blocks than `Compile()`. lam:
     its weight beside the model; None: the best of a grid on `tune_on`; without such a text 0.8 within a
     reach, 0.25 where it always speaks.
     """
@@ -45,7 +46,7 @@ class Options:
     form: str = "mlp"
     taps: Taps = field(default_factory=Taps)
     search: Search = field(default_factory=lambda: Search(k=16, temperature=0.1, reach=1.5))
-    compile: Compile = field(default_factory=Compile)
+    compile: Compile = field(default_factory=lambda: Compile(blocks=2, epochs=8))
     lam: float | None = None
 
     def __post_init__(self) -> None:
@@ -69,11 +70,17 @@ def make_memory(
 
 
 def unrelated(model: LocalModel, taps: Taps) -> Tensor:
-    """What enters a compiled memory while the model reads what has to do with nobody's memory."""
+    """What enters a compiled memory while the model reads what has to do with nobody's memory.
+
+    Without what is the same for all: a text's first token, and what a chat template puts before a question.
+    """
     texts: list[Text] = [KEPT]
     if model.tokenizer.chat_template:
-        texts += [question_ids(model, one) for one in REHEARSED]
-    return build(model, texts, taps).inputs
+        asked = [question_ids(model, one) for one in REHEARSED]
+        same = next(n for n, one in enumerate(zip(*asked, strict=False)) if len(set(one)) > 1)
+        # a token more, for the state that an answer begins from
+        texts += [Example(one[: same + 1], [*one[same + 1 :], one[-1]]) for one in asked]
+    return build(model, texts, taps).inputs[1:]
 
 
 def as_memory(

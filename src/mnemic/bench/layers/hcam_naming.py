@@ -85,7 +85,10 @@ ARMS: Final[Mapping[str, Callable[[], nn.Module]]] = {
     "LSTM": partial(Through, "lstm"),
     "HCAM, chunk of two things": partial(Chunks, chunk=2 * STEPS),
     "HCAM, chunk of half a thing": partial(Chunks, chunk=STEPS // 2),
+    "HCAM, chunk of four things": partial(Chunks, chunk=4 * STEPS),
+    "HCAM, topk 1": partial(Chunks, topk=1),
     "HCAM, topk 8": partial(Chunks, topk=8),
+    "HCAM, summary max": partial(Chunks, summary="max"),
     "flat attention, rotary": partial(Through, "attention", heads=2),
 }
 

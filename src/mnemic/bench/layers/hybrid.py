@@ -20,28 +20,31 @@ from mnemic.cube.errors import InvalidOption
 from mnemic.layers.state import write_whole
 from mnemic.training.loop import build, evaluate, one_step, train
 from mnemic.training.optimise import optimisers_of
-from mnemic.training.options import LoopOptions, ModelOptions
+from mnemic.training.options import CUE, LoopOptions, ModelOptions
 from mnemic.training.text import Text
 
 DIM: Final = 64
 ACTIVE: Final = 150_000  # parameters that work on one token, every choice
 TABLE: Final = {"layer": "ultramem", "keys": 64, "topm": 16, "key_dim": 16, "pre_dim": 8, "value_dim": 24}
-_WINDOW: Final = {"layer": "window", "window": 16, "heads": 4}
-_DELTA: Final = {"layer": "gated-delta", "heads": 4}
-_ATTENTION: Final = {"layer": "attention", "heads": 4}
+WINDOW: Final = 16
+_FIRST: Final = {"layer": "base-conv", "gate": 1.0}
+_WINDOW: Final = {"layer": "window", "window": WINDOW}
+_DELTA: Final = {"layer": "gated-delta"}
+_TAYLOR: Final = {"layer": "taylor", "key_dim": 16}
+_ATTENTION: Final = {"layer": "attention"}
 ARMS: Final[Mapping[str, tuple[Sequence[Any], Any]]] = {
     "attention": ((_ATTENTION, _ATTENTION), None),
     "window 16": ((_WINDOW, _WINDOW), None),
     "gated-delta": ((_DELTA, _DELTA), None),
+    "taylor + window 16": ((_TAYLOR, _WINDOW), None),
+    "gated-delta + window 16": ((_DELTA, _WINDOW), None),
+    "gated-delta + window 16, ultramem beside": ((_DELTA, _WINDOW), TABLE),
+    "window 16 + taylor": ((_WINDOW, _TAYLOR), None),
     "window 16 + gated-delta": ((_WINDOW, _DELTA), None),
-    "window 16 + gated-delta, ultramem beside": ((_WINDOW, _DELTA), TABLE),
-    "based": (({"layer": "based", "heads": 4, "key_dim": 8, "window": 16},) * 2, None),
-    "titans-mag": (
-        ({"layer": "titans-mag", "heads": 4, "depth": 1, "chunk": 16, "window": 16},) * 2,
-        None,
-    ),
-    "mom": (({"layer": "mom", "heads": 4},) * 2, None),
-    "linear (baseline)": (({"layer": "linear", "heads": 4},) * 2, None),
+    "based": (({"layer": "based", "key_dim": 12, "window": WINDOW},) * 2, None),
+    "titans-mag": (({"layer": "titans-mag", "depth": 1, "chunk": 16, "window": WINDOW},) * 2, None),
+    "mom": (("mom",) * 2, None),
+    "linear (baseline)": (("linear",) * 2, None),
     "lstm (baseline)": (("lstm", "lstm"), None),
 }
 Report = Callable[[str, str], None]
@@ -52,7 +55,7 @@ Record = dict[str, Any]
 class Setting:
     """What all choices share. `seconds` of processor time for the steps; evaluations come on top."""
 
-    seconds: float = 15.0
+    seconds: float = 30.0
     active: int = ACTIVE
     batch: int = 8
     rate: float = 1e-2
@@ -69,7 +72,7 @@ def model_of(arm: str, active: int, vocabulary: int) -> ModelOptions:
     if arm not in ARMS:
         raise InvalidOption(f"there is no choice {arm!r:.80}. Known: {', '.join(ARMS)}")
     chosen, memory = ARMS[arm]
-    layers = ("base-conv", *chosen)
+    layers = (_FIRST, *chosen)
     bare = ModelOptions(layers=layers, dim=DIM, mlp_ratio=0.0, memory=memory)
     left = active - build(bare, vocabulary, 0).parameter_counts()["active"] - len(layers) * DIM
     inner = left // (3 * DIM * len(layers))
@@ -170,19 +173,21 @@ def markdown(records: Mapping[str, Record], command: str, about: Mapping[str, An
     found = sorted(
         ((arm, rs) for arm, rs in by_arm.items() if rs), key=lambda one: _mean(one[1], "perplexity")
     )
-    heads = ["layers", "perplexity", "bits a byte", "recall", "first time", "of hits", "seeds"]
-    heads += ["active", "all", "state bytes", "steps", "CPU s"]
+    settings = next(iter(records.values()))["settings"]
+    text, machine = settings["text"], about["machine"]
+    recalls = _recalls(found[0][1][0], text["length"] // 2)
+    heads = ["layers", "perplexity", "bits a byte", *(f"recall {size}" for size in recalls), "first time"]
+    heads += ["of hits", "seeds", "active", "all", "state bytes", "steps", "CPU s"]
     rows = []
     for arm, rs in found:
         first = rs[0]
         rows.append([
-            arm, _spread(rs, "perplexity", 1), f"{_mean(rs, 'bits_per_byte'):.3f}", _spread(rs, "recall", 3),
+            arm, _spread(rs, "perplexity", 1), f"{_mean(rs, 'bits_per_byte'):.3f}",
+            *(_spread(rs, name, 3) for name in recalls.values()),
             f"{_mean(rs, 'first_time'):.3f}", _hits(rs), str(len(rs)),
             f"{first['active']:,}", f"{first['total']:,}", f"{first['state_bytes']:,}", str(first["steps"]),
             f"{_mean(rs, 'cpu_s'):.0f}",
         ])  # fmt: skip
-    settings = next(iter(records.values()))["settings"]
-    text, machine = settings["text"], about["machine"]
     said = (
         f"A convolution and two layers, width {settings['dim']}, {settings['active']:,} active parameters "
         f"(MLPs fill up). As many steps as take {settings['seconds']:g} s of processor time, by the least "
@@ -193,9 +198,9 @@ def markdown(records: Mapping[str, Record], command: str, about: Mapping[str, An
         f"{machine['processor']}, {machine['cores']} cores, torch {about['versions'].get('torch', '?')}."
     )
     recall = (
-        f"{100 * text['repeats']:.0f} % of the training sequences say their first half again. Recall: first "
-        "guesses right where held-out text is said again, half a sequence after it was said, after four "
-        "tokens of it; first time: where the same text is said first. Of hits: perplexity at the "
+        f"{_repeats(text)} Recall N: first guesses right where a passage of N held-out tokens is said "
+        f"again and again, after {CUE} tokens of the second time; first time: where the same text is said "
+        f"first. A passage of {WINDOW} tokens or fewer lies within the windows. Of hits: perplexity at the "
         f"{100 * _mean(list(records.values()), 'hits'):.1f} % of the tokens of ordinary held-out text whose "
         "pair with the one before stood earlier in the sequence and at most twice in the training text "
         "(associative recall hits, Arora et al. 2023). State bytes of a sequence, float32. [least, most] "
@@ -204,6 +209,28 @@ def markdown(records: Mapping[str, Record], command: str, about: Mapping[str, An
     return (
         "\n\n".join(["# Layer choices on real text", f"`{command}`", said, recall, table(heads, rows)]) + "\n"
     )
+
+
+def _recalls(record: Record, half: int) -> dict[int, str]:
+    """What a record says of recall, by tokens of the passage."""
+    found = {int(name.removeprefix("recall_")): name for name in record if name.startswith("recall_")}
+    return {**dict(sorted(found.items())), half: "recall"}
+
+
+def _repeats(text: Mapping[str, Any]) -> str:
+    half, share = text["length"] // 2, f"{100 * text['repeats']:.0f} %"
+    if text["passage"] is None:
+        return f"{share} of the training sequences say their first half again."
+    said = (
+        f"{share} of the training sequences say a passage again and again until they end, "
+        f"{text['passage']} to {half} tokens, uniform in their logarithm; so no distance is worth learning."
+    )
+    if text["grow"]:
+        said += (
+            f" In the first {100 * text['grow']:.0f} % of the steps the longest grows from "
+            f"{2 * text['passage']}, and the share falls from all."
+        )
+    return said
 
 
 def _mean(records: Sequence[Record], name: str) -> float:

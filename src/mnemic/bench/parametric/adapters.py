@@ -97,10 +97,16 @@ def erase(model: LocalModel, folder: Path, *, seed: int, step: Step = lambda *_:
         "rank_alone": alone,
         "rank_before": knew,
         "rank_after": now,
-        "others_before": GateReport.of_dict(old.described.report).right,
+        "others_before": _without(GateReport.of_dict(old.described.report), knew),
         "others_after": report.right,
         "weights_bit_equal": _state(model) == before,
     }
+
+
+def _without(report: GateReport, asked: list[int]) -> float:
+    """The share that was right of the other questions; asked: how one fact's ranked."""
+    right = report.right * report.questions - asked.count(1)
+    return right / (report.questions - len(asked))
 
 
 def told(seed: int, count: int | None = None) -> list[str]:

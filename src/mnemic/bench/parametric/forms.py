@@ -21,7 +21,6 @@ from mnemic.memory import open as open_memory
 from mnemic.models.hf import cache_keyword
 from mnemic.models.local import LocalModel
 from mnemic.parametric.gate import Gate
-from mnemic.parametric.mlp import Compile
 from mnemic.parametric.nearest import Search
 from mnemic.parametric.questions import Fact, choices
 from mnemic.parametric.scoring import perplexity, question_ids, rank_after
@@ -29,12 +28,11 @@ from mnemic.transform.paraphrases import Templates, facts_of
 from mnemic.transform.text_to_kv import as_text
 from mnemic.transform.text_to_memory import Options
 
-FORMS: Final = ("nothing", "text, all of it", "text, searched", "KV cube", "kNN", "MLP", "LoRA")
-WEIGHTS: Final = ("kNN", "MLP", "LoRA")  # those that change what the model says of unrelated text
+RECIPES: Final = {"LoRA, 4 epochs": replace(RECIPE, epochs=4, batch=16), "LoRA": RECIPE}
+FORMS: Final = ("nothing", "text, all of it", "text, searched", "KV cube", "kNN", "MLP", *RECIPES)
+WEIGHTS: Final = ("kNN", "MLP", *RECIPES)  # those that change what the model says of unrelated text
 ASKED: Final = 60  # of the facts, in a wording that was trained on and in one that was not
 FOUND: Final = 5  # texts that a search puts into the prompt
-MANY: Final = 50  # facts from which on an adapter is trained for fewer epochs
-MANY_EPOCHS: Final = 4
 UNRELATED_TOKENS: Final = 2_000
 ANSWER_TOKENS: Final = 8
 USER: Final = "lockers"
@@ -104,22 +102,21 @@ _PROVENANCE: Final = {
     "KV cube": "the cubes it read",
     "kNN": "the neighbours of each token",
     "MLP": "the cubes it was made from, no more",
-    "LoRA": "the cubes it was made from, no more",
+    **dict.fromkeys(RECIPES, "the cubes it was made from, no more"),
 }
 
 
 def _write(memory: Memory, ids: list[str], model: LocalModel, name: str) -> Any:
     if name == "KV cube":
         return memory.as_kv(ids, model)
-    if name == "LoRA":
-        recipe = RECIPE if len(ids) < MANY else replace(RECIPE, epochs=MANY_EPOCHS, batch=16)
+    if name in RECIPES:
         gate = Gate(control=False, learned=0.0, perplexity=100.0, candidates=2, questions=10)
-        return memory.as_adapter(ids, model, recipe=recipe, gate=gate)
+        return memory.as_adapter(ids, model, recipe=RECIPES[name], gate=gate)
     if name in ("kNN", "MLP"):
         options = Options(
             form="exact" if name == "kNN" else "mlp",
             search=Search(k=16, temperature=0.1, reach=REACH),
-            compile=Compile(epochs=6, precision="bfloat16"),
+            compile=replace(Options().compile, precision="bfloat16"),
             lam=0.8,
         )
         return memory.as_memory(ids, model, options=options)

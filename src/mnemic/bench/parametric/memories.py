@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,6 +20,7 @@ from mnemic.parametric.datastore import Datastore, Taps, build
 from mnemic.parametric.mlp import Compile, compile_memory, targets
 from mnemic.parametric.nearest import Neighbours, Search, nearest
 from mnemic.parametric.tap import width_of
+from mnemic.transform.text_to_memory import Options
 from mnemic.transform.text_to_memory import unrelated as unrelated_states
 
 CORPUS: Final = 25_600
@@ -55,6 +56,10 @@ def read(model: LocalModel, corpus: str, path: Path, tokens: int, *, step: Step)
     """The datastore of the first `tokens` tokens, kept in a file: the dearest part is done once."""
     from safetensors.torch import load_file, save_file
 
+    from mnemic.parametric.tap import tap_path
+
+    layers = Taps().layers(model)
+    path = path.with_stem(f"{path.stem}-{'-'.join(map(str, layers))}")
     if not path.exists():
         started = time.process_time()
         made = build(model, [model.encode(corpus)[: tokens + 1]])
@@ -63,9 +68,7 @@ def read(model: LocalModel, corpus: str, path: Path, tokens: int, *, step: Step)
         save_file({name: getattr(made, name) for name in names}, path)
         step("memories", f"{len(made):,} keys read in {time.process_time() - started:.0f} s")
     found = load_file(path)
-    from mnemic.parametric.tap import tap_path
-
-    keys, inputs = (tap_path(model, layer) for layer in Taps().layers(model))
+    keys, inputs = (tap_path(model, layer) for layer in layers)
     return Datastore(**found, key_path=keys, input_path=inputs)
 
 
@@ -138,6 +141,8 @@ def ablation(
     tokens: int,
     test_tokens: int,
     seeds: Sequence[int],
+    mixes: Sequence[float] = MIXES,
+    own_words: bool = True,
     step: Step = lambda *_: None,
 ) -> dict[str, Any]:
     """The loss's two halves, alone and mixed, at one small budget: interpolated perplexity by seed."""
@@ -147,9 +152,11 @@ def ablation(
     after = _after(model, corpus, tokens, test_tokens, store)
     heard = hear(model, held_out, [store.input_path], tokens=test_tokens)
     found: dict[str, Any] = {}
-    for mix in MIXES:
+    for mix in mixes:
         for seed in seeds:
-            options = Compile(mix=mix, seed=seed, blocks=1, epochs=1, precision="bfloat16")
+            options = Compile(
+                mix=mix, seed=seed, blocks=1, epochs=1, precision="bfloat16", own_words=own_words
+            )
             made = compile_memory(model, store, told, options)
             lam = curve(model, made, after, lambdas=LAMBDAS).best
             got = curve(model, made, heard, lambdas=[lam])
@@ -172,7 +179,7 @@ def facts(
     """Invented facts in four wordings, asked in two others: how often is the right name's first token the
     likeliest, and what becomes of unrelated text?
     """
-    options = options or Compile(precision="bfloat16", epochs=4)
+    options = options or replace(Options().compile, precision="bfloat16")
     told = invented(count, seed)
     started = time.process_time()
     store = build(model, [wording + "." for wordings, _ in told for wording in wordings[:4]])
@@ -287,12 +294,13 @@ def median(cell: dict[str, Any]) -> float:
 
 
 def _untrained(model: LocalModel, width: int) -> Any:
-    """A compiled memory of the usual size."""
+    """A compiled memory of the usual depth that can say every token: none is larger."""
     from mnemic.parametric.mlp import CompiledMemory, MemoryNetwork
     from mnemic.parametric.tap import vocabulary_of
 
-    network = MemoryNetwork(width, 4 * width, 4, vocabulary_of(model)).requires_grad_(False)
-    return CompiledMemory(network=network.eval(), path="", tokens=len(model.tokenizer))
+    words = torch.arange(len(model.tokenizer)).int()
+    network = MemoryNetwork(width, 4 * width, 4, words).requires_grad_(False)
+    return CompiledMemory(network=network.eval(), path="", vocabulary=vocabulary_of(model))
 
 
 def _gain(curve: Sequence[Sequence[float]]) -> float:

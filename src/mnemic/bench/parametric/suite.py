@@ -13,13 +13,13 @@ from typing import Any, Final
 import torch
 
 from mnemic.bench.markdown import table
-from mnemic.bench.parametric import adapters, forms, memories
+from mnemic.bench.parametric import adapters, forms, listening, memories
 from mnemic.bench.parts import Parts
 from mnemic.cube.errors import InvalidFile
 from mnemic.models.fingerprint import library_version
 from mnemic.models.local import LocalModel
 
-PARTS: Final = ("adapters", "erasure", "forms", "facts", "text", "ablation", "cost")
+PARTS: Final = ("adapters", "erasure", "forms", "facts", "layers", "text", "ablation", "cost")
 Step = Callable[[str, str], None]
 
 
@@ -79,28 +79,29 @@ def run(
         for name in forms.FORMS
     }
     keys = folder / f"keys-{tokens}.safetensors"
+    ablation = partial(
+        memories.ablation,
+        model,
+        corpus,
+        other,
+        folder / "keys-ablation.safetensors",
+        tokens=min(tokens, 6_400),
+        test_tokens=2_048,
+        seeds=range(3),
+        step=step,
+    )
     found = {
         "facts": keep(
             "facts", "facts", partial(memories.facts, model, other, count=facts, seed=seeds[0], step=step)
         ),
+        "layers": keep(
+            "layers", "layers", partial(listening.run, model, count=facts, seed=seeds[0], step=step)
+        ),
         "text": keep(
             "text", "text", partial(memories.text, model, corpus, other, keys, tokens=tokens, step=step)
         ),
-        "ablation": keep(
-            "ablation",
-            "ablation",
-            partial(
-                memories.ablation,
-                model,
-                corpus,
-                other,
-                folder / "keys-ablation.safetensors",
-                tokens=min(tokens, 6_400),
-                test_tokens=2_048,
-                seeds=range(3),
-                step=step,
-            ),
-        ),
+        "ablation": keep("ablation", "ablation", ablation),
+        "any word": keep("ablation", "any word", partial(ablation, mixes=(0.4,), own_words=False)),
         "cost": keep("cost", "cost", partial(memories.cost, model, sizes=memories.SIZES, step=step)),
     }
     found = {name: one for name, one in found.items() if one}
@@ -149,8 +150,11 @@ def markdown(found: dict[str, Any], command: str) -> str:
         parts += ["## Held-out text", _text_said(said), _text(said)]
     if said := found.get("facts"):
         parts += ["## New facts", _facts_said(said), _facts(said)]
+    if said := found.get("layers"):
+        parts += ["## Where a compiled memory listens", _layers_said(), _layers(said)]
     if said := found.get("ablation"):
-        parts += ["## The two halves of the loss", _ablation_said(), _ablation(said)]
+        rows = said | {f"{mix}, any token": one for mix, one in found.get("any word", {}).items()}
+        parts += ["## The two halves of the loss", _ablation_said(), _ablation(rows)]
     if said := found.get("cost"):
         parts += ["## A growing datastore", _cost_said(), _cost(said)]
     return "\n\n".join(parts) + "\n"
@@ -170,10 +174,11 @@ def shown(measured: Any) -> str:
 
 def _forms_said(rows: dict[str, Any]) -> str:
     row = next(iter(rows.values()))
-    less = "" if row["facts"] < forms.MANY else (
-        f" The adapter is trained for {forms.MANY_EPOCHS} epochs, where twenty facts get "
-        f"{adapters.RECIPE.epochs}: so many facts would take three times as long."
-    )  # fmt: skip
+    recipes = "".join(
+        f" {name}: at most {one.epochs} epochs of {one.batch} examples a step."
+        for name, one in forms.RECIPES.items()
+        if name in rows
+    )
     return (
         f"{row['facts']} invented facts; {row['asked']} of them, drawn once, are asked in a wording that was "
         "trained on and in one that was not; an answer is right when it ranks first among 20. Perplexity: of "
@@ -181,7 +186,7 @@ def _forms_said(rows: dict[str, Any]) -> str:
         "Processor seconds: to write it, and to read it for an answer of up to "
         f"{forms.ANSWER_TOKENS} tokens. Bytes are what it holds while mounted. A search puts "
         f"{forms.FOUND} texts into the prompt. After an erasure every form but text is written again from "
-        f"what remains, which costs what it cost.{less}"
+        f"what remains, which costs what it cost.{recipes}"
     )
 
 
@@ -269,10 +274,35 @@ def _facts(said: dict[str, Any]) -> str:
     )
 
 
+def _layers_said() -> str:
+    return (
+        "As many other facts. Share of unseen wordings after which the first token of the right name is the "
+        f"likeliest, at lambda {listening.LAM:g}, speaking everywhere: searched with the states of a layer "
+        "as keys, and compiled with them as input (the teacher's keys are the last layer's)."
+    )
+
+
+def _layers(rows: list[dict[str, Any]]) -> str:
+    return table(
+        ["layer", "depth", "kNN", "MLP", "compile s"],
+        [
+            [
+                f"{row['layer']} of {row['layers']}",
+                f"{row['layer'] / row['layers']:.0%}",
+                f"{row['kNN']:.2f}",
+                f"{row['MLP']:.2f}",
+                f"{row['compile_s']:.0f}",
+            ]
+            for row in rows
+        ],
+    )
+
+
 def _ablation_said() -> str:
     return (
         "Interpolated perplexity of another text, lambda chosen on what follows the corpus; one block, one "
-        "epoch, at most 6,400 tokens. a = 0 is likelihood alone, a = 1 the retriever alone."
+        "epoch, at most 6,400 tokens. a = 0 is likelihood alone, a = 1 the retriever alone. Any token: not "
+        "only those that these texts hold."
     )
 
 
@@ -289,8 +319,7 @@ def _ablation(said: dict[str, Any]) -> str:
 def _cost_said() -> str:
     return (
         "Processor milliseconds that a memory adds to one token, median (lowest to highest of seven), keys "
-        "at "
-        "random. Beside them, bytes."
+        "at random. Beside them, bytes. The compiled one can say every token: one of fewer is smaller."
     )
 
 

@@ -36,7 +36,24 @@ def runs(
     }
 
 
-def worlds_markdown(records: Mapping[str, Record], command: str) -> str:
+def commands(records: Mapping[str, Record]) -> list[str]:
+    """What makes these records: a command for each setting and number of seeds."""
+    seeds: dict[tuple[Any, ...], int] = {}
+    for record in records.values():
+        key = tuple(record[name] for name in ("how", "dancers", "delay", "steps", "arm"))
+        seeds[key] = seeds.get(key, 0) + 1
+    by_setting: dict[tuple[Any, ...], list[str]] = {}
+    for key, count in seeds.items():
+        by_setting.setdefault((*key[:-1], count), []).append(key[-1])
+    found = []
+    for (how, dancers, delay, steps, count), arms in sorted(by_setting.items()):
+        told = f"--how {how} --dancers {dancers} --delay {delay} --steps {steps} --seeds {count}"
+        arms_told = "".join(f' --arm "{arm}"' for arm in ARMS if arm in arms)
+        found.append(f"mnemic bench ballet {told}{'' if len(arms) == len(ARMS) else arms_told}")
+    return found
+
+
+def worlds_markdown(records: Mapping[str, Record]) -> str:
     heads = [
         "taught by", "dancers", "delay", "memory", "right dancer [least, most]", "any dancer", "a guess",
         "after 1/4, 1/2, 3/4", "seeds", "steps", "parameters", "CPU s",
@@ -59,7 +76,7 @@ def worlds_markdown(records: Mapping[str, Record], command: str) -> str:
         ])  # fmt: skip
     parts = [
         "# Ballet",
-        f"`{command}`",
+        "```\n" + "\n".join(commands(records)) + "\n```",
         "Symbolic observations, unseen episodes; `delay`: empty steps after each dance; the agent has "
         f"{PATIENCE} steps for a way of three. `a guess`: of one who walks to a dancer, whoever it is. "
         "Taught by imitation of an expert that walks straight there, or by reward alone (actor-critic, "
