@@ -45,28 +45,15 @@ def test_the_gate_begins_open_and_learns() -> None:
     assert float(gated.output.gate.weight.grad.abs().min()) > 0
 
 
-def test_a_state_of_the_delta_rule_is_the_same_with_a_gate_and_without() -> None:
-    torch.manual_seed(0)
-    gated, x = make("delta", dim=8, gated=True), torch.randn(1, 5, 8)
-    other = with_weights_of(gated.double(), gated=False).float()
-    _, state = gated.float()(x)
-    torch.testing.assert_close(other(x, state)[1].memory, gated(x, state)[1].memory)
-
-
 @pytest.mark.parametrize("name", ["delta", "gated-delta", "mom"])
-def test_a_state_of_before_there_was_a_choice_goes_on_under_what_held_then(name: str) -> None:
-    """States were made behind a SiLU on queries and keys, and did not say so."""
-    torch.manual_seed(0)
-    then, now = make(name, dim=8, qk_silu=True), make(name, dim=8)
-    x = torch.randn(1, 5, 8)
-    _, state = then(x)
-    assert "qk_silu" not in state.spec.options
-    again = type(state).from_bytes(state.to_bytes())
-    torch.testing.assert_close(then(x, again)[0], then(x, state)[0])
+def test_keys_are_bent_into_a_corner_only_where_there_is_room_or_it_is_asked_for(name: str) -> None:
+    assert not make(name, dim=16).spec.options["qk_silu"]
+    assert make(name, dim=64).spec.options["qk_silu"]
+    assert not make(name, dim=64, heads=4).spec.options["qk_silu"]
+    assert make(name, dim=64, qk_silu=False).spec.options["qk_silu"] is False
+    bent, straight, x = make(name, dim=8, qk_silu=True), make(name, dim=8), torch.randn(1, 5, 8)
     with pytest.raises(IncompatibleMemory, match="qk_silu"):
-        now(x, state)
-    with pytest.raises(IncompatibleMemory, match="qk_silu"):
-        then(x, now(x)[1])
+        straight(x, bent(x)[1])
 
 
 @pytest.mark.parametrize("heads", [1, 4])

@@ -13,30 +13,26 @@ from torch.nn.functional import normalize, silu
 from mnemic.layers.conv import begin_conv, causal_conv, conv_once
 from mnemic.layers.heads import (
     GatedOutput,
-    HeadOptions,
+    UnitKeyOptions,
     counts_of,
     full_precision,
     silence,
     split_heads,
 )
 from mnemic.layers.layer import MemoryLayer
-from mnemic.layers.options import option
 from mnemic.layers.recurrences import delta
 from mnemic.layers.state import LayerState
 
 
 @dataclass(frozen=True, kw_only=True)
-class DeltaOptions(HeadOptions):
+class DeltaOptions(UnitKeyOptions):
     """`conv`: tokens seen by the short convolutions of q, k and v, itself counted; published 4.
 
-    `gated`: a SiLU gate on what is read, beside its norm; published without. `qk_silu`: a SiLU on queries and
-    keys before they become unit vectors, as published for heads of 128 dimensions. It turns them into one
-    corner, so that in few dimensions writing one key erases others; ours without.
+    `gated`: a SiLU gate on what is read, beside its norm; published without.
     """
 
     conv: int = 4
-    qk_silu: bool = option(False, before=True)
-    gated: bool = option(False, meaning=False)
+    gated: bool = False
 
     @property
     def channels(self) -> int:

@@ -11,14 +11,13 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from mnemic.layers.delta import DeltaOptions, DeltaRule, DeltaState, per_head
-from mnemic.layers.options import option
 
 
 @dataclass(frozen=True, kw_only=True)
 class GatedDeltaOptions(DeltaOptions):
     """Those of the delta rule; what is read is `gated`, as published."""
 
-    gated: bool = option(True, meaning=False)
+    gated: bool = True
 
 
 class GatedDeltaRule(DeltaRule):

@@ -14,6 +14,7 @@ from mnemic.layers.state import LayerSpec, LayerState, require_batch
 
 COUNTER_BYTES = 4  # of `seen`, a sequence
 OPEN = 1.2784645  # SiLU of it is 1
+ROOMY = 32  # dimensions of a key from which on a corner of them has room
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +42,22 @@ class HeadOptions(LayerOptions):
     def state_bytes(self, tokens: int, *, batch: int = 1, element_bytes: int = 4) -> int:
         floats = self.heads * self.key_size * self.value_size
         return batch * (floats * accumulator_bytes(element_bytes) + COUNTER_BYTES)
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnitKeyOptions(HeadOptions):
+    """`qk_silu`: a SiLU on queries and keys before they become unit vectors, as published for heads of 128.
+
+    It turns them into one corner, where in few dimensions there is no room: to write one key is to erase
+    others. So ours, unless told: from 32 dimensions of a key on.
+    """
+
+    qk_silu: bool | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.qk_silu is None:
+            object.__setattr__(self, "qk_silu", self.key_size >= ROOMY)
 
 
 @dataclass(frozen=True, kw_only=True)

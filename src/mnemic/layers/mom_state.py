@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mnemic.cube.errors import InvalidInput, InvalidOption
-from mnemic.layers.heads import COUNTER_BYTES, HeadOptions
+from mnemic.layers.heads import COUNTER_BYTES, UnitKeyOptions
 from mnemic.layers.options import option
 from mnemic.layers.state import LayerState, require_batch
 
@@ -17,15 +17,14 @@ Update = Literal["linear", "retention", "gla", "delta", "gated_delta"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class MoMOptions(HeadOptions):
+class MoMOptions(UnitKeyOptions):
     """`memories` and how many of them, `topk`, a token is sent to; `update`: what a write does.
 
     `shared`: one memory more that every token is written to, read with weight 1. `single_kv`: all memories
     use the same key and value projection. `conv`: tokens seen by the short convolutions along each memory's
-    own sequence, SiLU on values behind them; 0 leaves both out. `qk_silu`: a SiLU on queries and keys there
-    too, as published; see the delta rule. `gated`: RMS norm and SiLU gate on what is read, as
-    published; without them it goes to the output map as it is. `balance`: weight of the load-balancing loss
-    (the release uses 1e-2, the paper's ablation favours 1e-3).
+    own sequence, SiLU on values behind them; 0 leaves both out, and that of `qk_silu`. `gated`: RMS norm and
+    SiLU gate on what is read, as published; without them it goes to the output map as it is. `balance`:
+    weight of the load-balancing loss (the release uses 1e-2, the paper's ablation favours 1e-3).
     """
 
     memories: int = 4
@@ -34,7 +33,6 @@ class MoMOptions(HeadOptions):
     shared: bool = True
     single_kv: bool = False
     conv: int = option(4, low=0)
-    qk_silu: bool = option(False, before=True)
     gated: bool = True
     balance: float = option(1e-2, meaning=False, low=0.0)
     slowness: float = option(16.0, low=1.0)

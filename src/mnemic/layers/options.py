@@ -12,24 +12,12 @@ from typing import Any, Literal, Self
 
 from mnemic.cube.errors import InvalidOption
 
-_MEANING, _LOW, _HIGH, _BEFORE = "meaning", "low", "high", "before"
+_MEANING, _LOW, _HIGH = "meaning", "low", "high"
 
 
-def option(
-    default: Any,
-    *,
-    meaning: bool = True,
-    low: float | None = None,
-    high: float | None = None,
-    before: Any = None,
-) -> Any:
-    """A field with bounds, both allowed. `meaning=False`: a state does not depend on it (a compute chunk).
-
-    `before`: what held before there was the field. A layer told so reads the states of that time.
-    """
-    return dataclasses.field(
-        default=default, metadata={_MEANING: meaning, _LOW: low, _HIGH: high, _BEFORE: before}
-    )
+def option(default: Any, *, meaning: bool = True, low: float | None = None, high: float | None = None) -> Any:
+    """A field with bounds, both allowed. `meaning=False`: a state does not depend on it (a compute chunk)."""
+    return dataclasses.field(default=default, metadata={_MEANING: meaning, _LOW: low, _HIGH: high})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,17 +46,11 @@ class LayerOptions:
         return cls(**options)
 
     def meaning(self) -> dict[str, Any]:
-        """The options on which the meaning of a state depends, as plain JSON values.
-
-        One that came later is left out where it says what held before, as in the states of that time.
-        """
-        told = {
-            field.name: (getattr(self, field.name), field.metadata.get(_BEFORE))
+        """The options on which the meaning of a state depends, as plain JSON values."""
+        return {
+            field.name: _plain(getattr(self, field.name))
             for field in dataclasses.fields(self)
             if field.metadata.get(_MEANING, True)
-        }
-        return {
-            name: _plain(value) for name, (value, before) in told.items() if before is None or value != before
         }
 
     def state_bytes(self, tokens: int, *, batch: int = 1, element_bytes: int = 4) -> int:
