@@ -193,6 +193,25 @@ def test_a_memory_helps_a_model_that_has_read_something_before(memory: mnemic.Me
         assert [one for one in mounted.report().parts if one.point == "LOGITS"] == alone
 
 
+def test_few_facts_are_learned_in_as_many_steps_as_they_need(memory: mnemic.Memory) -> None:
+    """Eight passes over six facts are eight steps: one answer for all of them."""
+    from mnemic.transform.text_to_memory import Options
+
+    def steps_of(options: Options) -> int:
+        seen: list[int] = []
+
+        def progress(stage: str, _: int, of: int) -> None:
+            if stage == "compiling":
+                seen.append(of)
+
+        memory.as_memory(memory.list(user="ana"), tiny_llama(), options=options, progress=progress)
+        return seen[-1]
+
+    options = Options(form="mlp")
+    assert steps_of(options) >= options.compile.least == 100
+    assert steps_of(replace(options, compile=replace(options.compile, epochs=3, least=1))) < 30
+
+
 def test_options_that_cannot_be_are_refused(memory: mnemic.Memory) -> None:
     with pytest.raises(InvalidOption, match="exact, ivfpq, mlp"):
         options("lsh")

@@ -351,7 +351,7 @@ def _options(form: str, epochs: int | None) -> Any:
     from mnemic.transform.text_to_memory import Options
 
     made = Options(form=form)
-    return made if epochs is None else replace(made, compile=replace(made.compile, epochs=epochs))
+    return made if epochs is None else replace(made, compile=replace(made.compile, epochs=epochs, least=1))
 
 
 def _recipe(epochs: int | None, rank: int | None) -> Any:

@@ -33,16 +33,18 @@ class Compile:
     blocks, widen: blocks of RMSNorm and a gated feed-forward part, its inner width as a multiple of the
     model's. mix: weight `a` of the divergence from the retriever's distribution against the likelihood of the
     true token (paper: 0.4). epochs, batch (positions), learning_rate: AdamW, linear decay after a short
-    warm-up. precision: of the products in training. own_head: the output starts as the model's own (ours: it
-    converges in far fewer steps), else at random as in the paper. own_words: it says only tokens that its
-    texts hold, as its teacher does (ours: SmolLM2's output is two thirds of the work, and of 49,152 tokens
-    two hundred facts hold 550), else all of the vocabulary as in the paper.
+    warm-up. least: steps at least, so that few keys get more epochs. precision: of the products in training.
+    own_head: the output starts as the model's own (ours: it converges in far fewer steps), else at random as
+    in the paper. own_words: it says only tokens that its texts hold, as its teacher does (ours: SmolLM2's
+    output is two thirds of the work, and of 49,152 tokens two hundred facts hold 550), else all of the
+    vocabulary as in the paper.
     """
 
     blocks: int = 4
     widen: float = 4.0
     mix: float = 0.4
     epochs: int = 3
+    least: int = 1
     batch: int = 256
     learning_rate: float = 5e-4
     precision: str = "float32"
@@ -51,7 +53,7 @@ class Compile:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        require_count(blocks=self.blocks, epochs=self.epochs, batch=self.batch)
+        require_count(blocks=self.blocks, epochs=self.epochs, least=self.least, batch=self.batch)
         require_count(minimum=0, seed=self.seed)
         require_positive(widen=self.widen, learning_rate=self.learning_rate)
         if not 0 <= self.mix <= 1:
@@ -193,7 +195,9 @@ def compile_memory(
         if options.own_head:
             with torch.no_grad():
                 network.head.weight.copy_(local.model.get_output_embeddings().weight[words.long()].float())
-        steps = options.epochs * -(-len(store) // options.batch)
+        an_epoch = -(-len(store) // options.batch)
+        epochs = max(options.epochs, -(-options.least // an_epoch))
+        steps = epochs * an_epoch
         trained = list(network.parameters())
         optimiser = torch.optim.AdamW(trained, lr=options.learning_rate, weight_decay=0.0)
         warm = max(1, steps // 20)
@@ -201,7 +205,7 @@ def compile_memory(
             optimiser, lambda step: min((step + 1) / warm, (steps - step) / max(1, steps - warm))
         )
         step = 0
-        for _ in range(options.epochs):
+        for _ in range(epochs):
             for rows in torch.randperm(len(store)).split(options.batch):
                 with torch.autocast("cpu", dtype=dtype or torch.bfloat16, enabled=dtype is not None):
                     logits = network(store.inputs[rows])

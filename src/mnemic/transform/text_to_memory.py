@@ -38,7 +38,8 @@ class Options:
 
     search: by default that of a memory of statements: few neighbours, and silent beyond its reach (see
     `Search.reach`; the published kNN-LM, for a corpus that the model is to sound like, is `Search()`).
-    compile: likewise; a fact is seen a few times only, so more epochs on fewer blocks than `Compile()`. lam:
+    compile: likewise; a fact is seen a few times only, so more epochs on fewer blocks than `Compile()`, and
+    of few facts more still. lam:
     its weight beside the model; None: the best of a grid on `tune_on`; without such a text 0.8 within a
     reach, 0.25 where it always speaks.
     """
@@ -46,7 +47,7 @@ class Options:
     form: str = "mlp"
     taps: Taps = field(default_factory=Taps)
     search: Search = field(default_factory=lambda: Search(k=16, temperature=0.1, reach=1.5))
-    compile: Compile = field(default_factory=lambda: Compile(blocks=2, epochs=8))
+    compile: Compile = field(default_factory=lambda: Compile(blocks=2, epochs=8, least=100))
     lam: float | None = None
 
     def __post_init__(self) -> None:
